@@ -1,0 +1,62 @@
+# What every folder of the house does the same way.
+
+# anteroom_require(fmt libfmt-dev): finds an installed package, or says what to install.
+macro(anteroom_require package debian_packages)
+  find_package(${package} QUIET)
+  if(NOT ${package}_FOUND)
+    message(FATAL_ERROR "anteroom needs ${package}, which is not installed.\n"
+      "On Debian or Ubuntu: apt-get install ${debian_packages}   (or run tools/setup, which installs all that is missing)")
+  endif()
+endmacro()
+
+# Warnings and sanitizers: ours alone, never those of a project that links us.
+add_library(anteroom_build INTERFACE)
+target_compile_options(anteroom_build INTERFACE -Wall -Wextra -Wpedantic -Wshadow -Wnon-virtual-dtor -Wold-style-cast
+  -Wcast-align -Woverloaded-virtual -Wno-missing-field-initializers $<$<BOOL:${ANTEROOM_WERROR}>:-Werror>)
+if(ANTEROOM_SANITIZE)
+  target_compile_options(anteroom_build INTERFACE -fsanitize=${ANTEROOM_SANITIZE} -fno-sanitize-recover=all -fno-omit-frame-pointer)
+  target_link_options(anteroom_build INTERFACE -fsanitize=${ANTEROOM_SANITIZE})
+endif()
+
+# anteroom_library(server SOURCES a.cc LINKS anteroom::reactor PRIVATE_LINKS fmt::fmt)
+# One layer: its public headers are all of include/anteroom/, each of which has to compile alone.
+function(anteroom_library name)
+  cmake_parse_arguments(arg "" "" "SOURCES;LINKS;PRIVATE_LINKS" ${ARGN})
+  file(GLOB headers CONFIGURE_DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/include/anteroom/*.h
+    ${CMAKE_CURRENT_SOURCE_DIR}/include/anteroom/*/*.h)
+  add_library(anteroom_${name} ${arg_SOURCES})
+  add_library(anteroom::${name} ALIAS anteroom_${name})
+  target_sources(anteroom_${name} PUBLIC FILE_SET HEADERS BASE_DIRS include FILES ${headers})
+  target_compile_features(anteroom_${name} PUBLIC cxx_std_20)
+  target_link_libraries(anteroom_${name} PUBLIC ${arg_LINKS} PRIVATE ${arg_PRIVATE_LINKS} $<BUILD_INTERFACE:anteroom_build>)
+  set_target_properties(anteroom_${name} PROPERTIES EXPORT_NAME ${name} OUTPUT_NAME anteroom-${name}
+    CXX_EXTENSIONS OFF VERSION ${PROJECT_VERSION} SOVERSION ${PROJECT_VERSION_MAJOR}.${PROJECT_VERSION_MINOR})
+endfunction()
+
+# anteroom_program(hello_server SOURCES hello_server.cc LINKS anteroom::server): lands in bin/, and is installed.
+function(anteroom_program name)
+  cmake_parse_arguments(arg "INSTALL" "" "SOURCES;LINKS" ${ARGN})
+  add_executable(${name} ${arg_SOURCES})
+  target_link_libraries(${name} PRIVATE ${arg_LINKS} fmt::fmt anteroom_build)
+  set_target_properties(${name} PROPERTIES CXX_EXTENSIONS OFF UNITY_BUILD OFF)
+  if(arg_INSTALL AND ANTEROOM_INSTALL)
+    install(TARGETS ${name} RUNTIME DESTINATION ${CMAKE_INSTALL_BINDIR} COMPONENT tools)
+  endif()
+endfunction()
+
+# The library's targets, and find_package(anteroom CONFIG) for those who link it.
+function(anteroom_install)
+  include(CMakePackageConfigHelpers)
+  add_library(anteroom_all INTERFACE)
+  add_library(anteroom::anteroom ALIAS anteroom_all)
+  target_link_libraries(anteroom_all INTERFACE anteroom_reactor anteroom_server anteroom_client)
+  set_target_properties(anteroom_all PROPERTIES EXPORT_NAME anteroom)
+  set(destination ${CMAKE_INSTALL_LIBDIR}/cmake/anteroom)
+  install(TARGETS anteroom_reactor anteroom_server anteroom_client anteroom_all EXPORT anteroom-targets FILE_SET HEADERS)
+  install(EXPORT anteroom-targets NAMESPACE anteroom:: DESTINATION ${destination})
+  configure_package_config_file(cmake/anteroom-config.cmake.in ${PROJECT_BINARY_DIR}/anteroom-config.cmake
+    INSTALL_DESTINATION ${destination})
+  write_basic_package_version_file(${PROJECT_BINARY_DIR}/anteroom-config-version.cmake COMPATIBILITY SameMinorVersion)
+  install(FILES ${PROJECT_BINARY_DIR}/anteroom-config.cmake ${PROJECT_BINARY_DIR}/anteroom-config-version.cmake
+    DESTINATION ${destination})
+endfunction()

@@ -1,0 +1,59 @@
+#pragma once
+#include <anteroom/fd.h>
+
+#include <cstdint>
+
+namespace anteroom {
+
+class Reactor;
+
+/// Names one channel for ever: `generation << 32 | fd`. The descriptor comes back, the generation does not,
+/// so an id kept too long finds nobody. It is also the cookie in epoll_data, so a stale event finds nobody
+/// either.
+enum class ChannelId : std::uint64_t { kNone = 0 };
+
+/// Something that may be in use further up the stack, and is therefore freed by the reactor at the end of the
+/// turn.
+class Reapable {
+ public:
+  Reapable() noexcept = default;
+  Reapable(const Reapable&) = delete;
+  Reapable& operator=(const Reapable&) = delete;
+  virtual ~Reapable() = default;
+
+ private:
+  friend class Reactor;
+  /// The last call before the destructor, at the end of the turn.
+  virtual void reaped() noexcept {}
+};
+
+/// One watched descriptor: its id, and what "ready" means.
+/// Owned by its reactor from Reactor::adopt() on; ends with Reactor::retire().
+class Channel : public Reapable {
+ public:
+  ChannelId id() const noexcept { return id_; }
+  int fd() const noexcept { return fd_.get(); }
+  Reactor& reactor() const noexcept { return reactor_; }
+
+ protected:
+  Channel(Reactor& reactor, Fd fd) noexcept : reactor_(reactor), fd_(static_cast<Fd&&>(fd)) {}
+
+  /// Whether epoll tells of this descriptor yet: Reactor::watch() has been called.
+  bool is_watched() const noexcept { return watched_; }
+  bool is_retired() const noexcept { return retired_; }
+
+ private:
+  friend class Reactor;
+  /// Called by the turn and by nobody else. `events` are EPOLL* bits, or 0 when the channel was on the again
+  /// list. Edge-triggered: what is not drained now has to go on the again list, for no event will come twice.
+  virtual void on_ready(std::uint32_t events) noexcept = 0;
+
+  Reactor& reactor_;
+  ChannelId id_ = ChannelId::kNone;
+  Fd fd_;
+  bool watched_ = false;
+  bool again_ = false;
+  bool retired_ = false;
+};
+
+}  // namespace anteroom

@@ -1,0 +1,143 @@
+#pragma once
+#include <anteroom/channel.h>
+
+#include <atomic>
+#include <chrono>
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <span>
+#include <system_error>
+#include <type_traits>
+#include <utility>
+#include <vector>
+
+struct epoll_event;
+
+namespace anteroom {
+
+class TimerWheel;
+
+/// Waits for descriptors, timers and posted work, and tells whom it concerns.
+///
+/// One thread owns a reactor and calls everything in it; only post() and stop() may be called from others.
+/// It owns its channels, and must outlive the acceptors, connectors, timers and signals made on it.
+/// Handlers run only from turn(), one after the other, never one inside another, and must not throw
+/// (an exception out of a handler ends the program where it was thrown).
+class Reactor {
+ public:
+  using Clock = std::chrono::steady_clock;  // CLOCK_MONOTONIC: no wall clock can fire or freeze a timer
+  using Task = std::function<void()>;
+
+  /// Throws std::system_error when the system gives no epoll or event descriptor.
+  Reactor();
+  /// Closes all that is still open. No handler is called any more.
+  ~Reactor();
+  Reactor(const Reactor&) = delete;
+  Reactor& operator=(const Reactor&) = delete;
+
+  /// One pass of the loop: waits for events (at most until the next timer, at most `wait_max`, and not at all
+  /// if there is work), then tells the channels, fires timers, runs posted tasks, returns to whom stopped for
+  /// a budget, and reaps. Throws std::system_error if epoll_wait(2) fails for another reason than a signal.
+  void turn(std::optional<Clock::duration> wait_max = std::nullopt);
+
+  /// Turns until stop(). A stop() that came before run() counts: then there is one turn that does not wait.
+  void run();
+
+  /// Ends run() at the end of the current turn. From any thread, from a handler.
+  void stop() noexcept;
+
+  /// Runs `task` in this reactor's thread, in the turn after this one. From any thread, from a handler.
+  /// What is posted but never run (no further turn) is destroyed with the reactor.
+  void post(Task task);
+
+  /// When this turn's events came in.
+  Clock::time_point now() const noexcept { return now_; }
+
+  /// The channel of that name, if it still lives and is a T. The pointer is good until the end of the turn.
+  template <class T = Channel>
+  T* find(ChannelId id) const noexcept {
+    Channel* const channel = find_channel(id);
+    if constexpr (std::is_same_v<T, Channel>) {
+      return channel;
+    } else {
+      return dynamic_cast<T*>(channel);
+    }
+  }
+
+  // ---- For those who write channels
+  // ---------------------------------------------------------------------------------
+
+  /// Takes a channel in and names it. epoll does not know it yet.
+  template <class T>
+  T& adopt(std::unique_ptr<T> channel) {
+    T& adopted = *channel;
+    adopt_channel(std::move(channel));
+    return adopted;
+  }
+
+  /// Registers with epoll: IN|OUT|RDHUP, edge-triggered, once, never changed. What is ready already is told
+  /// in the next turn, so it is enough to register after the first EAGAIN, and a short connection never needs
+  /// to.
+  std::error_code watch(Channel& channel) noexcept;
+
+  /// Calls the channel back in the next turn, with no event: it stopped for its budget, and an edge does not
+  /// come twice.
+  void again(Channel& channel) noexcept;
+
+  /// Closes the descriptor now, frees the channel at the end of the turn. Twice is once.
+  void retire(Channel& channel) noexcept;
+
+  /// Frees at the end of the turn what a handler may be running in.
+  void retire(std::unique_ptr<Reapable> object) noexcept;
+
+  /// Calls `channel` back (as again() does) once some descriptor of this reactor has been closed.
+  void again_when_a_descriptor_closes(Channel& channel);
+
+  /// Every living channel, in the order of descriptors. `visit` may retire the channel that it is given.
+  void for_each_channel(const std::function<void(Channel&)>& visit);
+
+  /// Where channels read into: shared, so it holds nothing from one call to the next.
+  std::span<char> scratch() noexcept { return {scratch_.get(), kScratchBytes}; }
+
+  TimerWheel& timers() noexcept { return *timers_; }
+
+ private:
+  static constexpr std::size_t kScratchBytes = 64 * 1024;  // the most that one recv takes
+
+  Channel* find_channel(ChannelId id) const noexcept {
+    const auto fd = static_cast<std::size_t>(static_cast<std::uint32_t>(id));
+    Channel* const channel = fd < channels_.size() ? channels_[fd].get() : nullptr;
+    return channel != nullptr && channel->id_ == id ? channel : nullptr;
+  }
+  void adopt_channel(std::unique_ptr<Channel> channel);
+  int wait(epoll_event* events, int count, std::optional<Clock::duration> wait_max);
+  void run_posted();
+  void run_again() noexcept;
+  void reap() noexcept;
+  void wake() noexcept;
+
+  Fd epoll_;
+  Fd wake_;
+  Clock::time_point now_;
+  std::uint32_t generation_ = 0;
+  std::size_t living_ = 0;
+  std::vector<std::unique_ptr<Channel>> channels_;  // by descriptor
+  std::vector<ChannelId> again_;                    // whom to call back next turn
+  std::vector<ChannelId> again_now_;                // whom to call back this turn
+  std::vector<ChannelId> want_descriptor_;          // whom to call back when a descriptor closes
+  std::vector<std::unique_ptr<Reapable>> retired_;  // whom to free at the end of the turn
+  std::vector<std::unique_ptr<Reapable>> reaping_;  // whom the end of the turn frees
+  std::unique_ptr<TimerWheel> timers_;
+  std::unique_ptr<char[]> scratch_;
+
+  std::atomic<bool> stopping_{false};
+  std::atomic<bool> has_posted_{false};
+  std::mutex posted_mutex_;
+  std::vector<Task> posted_;
+};
+
+}  // namespace anteroom

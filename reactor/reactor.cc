@@ -1,0 +1,211 @@
+#include <anteroom/reactor.h>
+#include <anteroom/socket.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+
+#include <algorithm>
+#include <cassert>
+#include <cerrno>
+#include <limits>
+#include <utility>
+
+#include "timer_wheel.h"
+
+namespace anteroom {
+namespace {
+
+constexpr int kEventsPerTurn =
+    512;  // who does not fit is first in line next time: the kernel rotates its ready list
+constexpr std::uint64_t kWakeCookie = 0;  // finds nobody: a wake-up is only there to end the wait
+
+/// Room for one more from each living channel, so that telling the reactor something can never fail.
+template <class T>
+void reserve_for(std::vector<T>& list, std::size_t living) {
+  if (list.capacity() < list.size() + living + 1) list.reserve(2 * (list.size() + living + 1));
+}
+
+}  // namespace
+
+Reactor::Reactor()
+    : epoll_(::epoll_create1(EPOLL_CLOEXEC)),
+      now_(Clock::now()),
+      timers_(std::make_unique<TimerWheel>(now_)),
+      scratch_(std::make_unique_for_overwrite<char[]>(kScratchBytes)) {
+  if (!epoll_) throw setup_error(last_error(), "epoll_create1", "for a reactor");
+  wake_.reset(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
+  if (!wake_) throw setup_error(last_error(), "eventfd", "for a reactor");
+  epoll_event event{.events = EPOLLIN | EPOLLET, .data = {.u64 = kWakeCookie}};
+  if (::epoll_ctl(epoll_.get(), EPOLL_CTL_ADD, wake_.get(), &event) != 0) {
+    throw setup_error(last_error(), "epoll_ctl", "for a reactor's eventfd");
+  }
+}
+
+Reactor::~Reactor() {
+  // Channels and tasks may hold timers and other things that retire themselves here, so they go while all is
+  // in place.
+  for (std::unique_ptr<Channel>& channel : channels_) channel.reset();
+  posted_.clear();
+  while (!retired_.empty()) std::exchange(retired_, {}).clear();
+}
+
+void Reactor::turn(std::optional<Clock::duration> wait_max) {
+  epoll_event events[kEventsPerTurn];
+  again_now_.swap(
+      again_);  // who stopped for a budget goes on in this turn; who stops in this turn, in the next
+  const bool must_wait =
+      again_now_.empty() && retired_.empty() && !has_posted_.load(std::memory_order_relaxed);
+  const int ready = wait(events, kEventsPerTurn, must_wait ? wait_max : Clock::duration::zero());
+  now_ = Clock::now();
+  for (int i = 0; i < ready; ++i) {
+    Channel* const channel = find_channel(ChannelId{events[i].data.u64});
+    if (channel != nullptr) channel->on_ready(events[i].events);
+  }
+  timers_->fire(now_);
+  run_posted();
+  run_again();
+  reap();
+}
+
+/// epoll_pwait2 when there is a time to keep, for its nanoseconds; kernels before 5.11 have only
+/// milliseconds, rounded up.
+int Reactor::wait(epoll_event* events, int count, std::optional<Clock::duration> wait_max) {
+  if (const std::optional<Clock::time_point> next = timers_->next();
+      next && wait_max != Clock::duration::zero()) {
+    const Clock::duration left = std::max(*next - Clock::now(), Clock::duration::zero());
+    wait_max = std::min(left, wait_max.value_or(left));
+  }
+  int ready = -1;
+  if (!wait_max) {
+    ready = ::epoll_wait(epoll_.get(), events, count, -1);
+  } else if (*wait_max <= Clock::duration::zero()) {
+    ready = ::epoll_wait(epoll_.get(), events, count, 0);
+  } else {
+    const auto seconds = std::chrono::duration_cast<std::chrono::seconds>(*wait_max);
+    const timespec timeout{.tv_sec = seconds.count(), .tv_nsec = (*wait_max - seconds).count()};
+    ready = ::epoll_pwait2(epoll_.get(), events, count, &timeout, nullptr);
+    if (ready < 0 && errno == ENOSYS) {
+      const auto milliseconds = std::chrono::ceil<std::chrono::milliseconds>(*wait_max).count();
+      const auto longest = static_cast<std::int64_t>(std::numeric_limits<int>::max());
+      ready = ::epoll_wait(epoll_.get(), events, count, static_cast<int>(std::min(milliseconds, longest)));
+    }
+  }
+  if (ready >= 0) return ready;
+  if (errno == EINTR) return 0;  // a signal: the turn has no events, and the next one works out its time anew
+  throw setup_error(last_error(), "epoll_wait", "of a reactor");
+}
+
+void Reactor::run() {
+  do {
+    const bool stop_waits = stopping_.load(std::memory_order_acquire);
+    turn(stop_waits ? std::optional(Clock::duration::zero()) : std::nullopt);
+  } while (!stopping_.exchange(false, std::memory_order_acq_rel));
+}
+
+void Reactor::stop() noexcept {
+  stopping_.store(true, std::memory_order_release);
+  wake();
+}
+
+void Reactor::post(Task task) {
+  {
+    const std::lock_guard lock(posted_mutex_);
+    posted_.push_back(std::move(task));
+    if (has_posted_.exchange(true, std::memory_order_acq_rel))
+      return;  // who came first has woken the reactor
+  }
+  wake();
+}
+
+/// Edge-triggered, each write is an event of its own, so nobody ever reads the eventfd. Its counter is full
+/// after 2^64 wake-ups, and even then EAGAIN only says that an event is under way.
+void Reactor::wake() noexcept {
+  const std::uint64_t one = 1;
+  while (::write(wake_.get(), &one, sizeof(one)) < 0 && errno == EINTR) {
+  }
+}
+
+void Reactor::run_posted() {
+  if (!has_posted_.load(std::memory_order_acquire)) return;
+  std::vector<Task> tasks;
+  {
+    const std::lock_guard lock(posted_mutex_);
+    tasks.swap(posted_);
+    has_posted_.store(false, std::memory_order_release);
+  }
+  for (Task& task : tasks) [&]() noexcept { task(); }();
+}
+
+void Reactor::run_again() noexcept {
+  for (const ChannelId id : again_now_) {
+    Channel* const channel = find_channel(id);
+    if (channel == nullptr) continue;
+    channel->again_ = false;
+    channel->on_ready(0);
+  }
+  again_now_.clear();
+}
+
+/// `closed` handlers run in here, and may retire others, who then wait for the next turn's end: a handler
+/// that connects again and fails at once must not hold the loop.
+void Reactor::reap() noexcept {
+  reaping_.swap(retired_);
+  for (const std::unique_ptr<Reapable>& object : reaping_) object->reaped();
+  reaping_.clear();
+}
+
+void Reactor::adopt_channel(std::unique_ptr<Channel> channel) {
+  assert(channel->fd_ && channel->id_ == ChannelId::kNone);
+  const auto fd = static_cast<std::size_t>(channel->fd());
+  if (fd >= channels_.size()) channels_.resize(std::max(fd + 1, 2 * channels_.size()));
+  reserve_for(again_, living_);
+  reserve_for(again_now_, living_);
+  reserve_for(retired_, living_);
+  assert(channels_[fd] == nullptr);
+  if (++generation_ == 0) ++generation_;
+  channel->id_ = ChannelId{static_cast<std::uint64_t>(generation_) << 32 | fd};
+  channels_[fd] = std::move(channel);
+  ++living_;
+}
+
+std::error_code Reactor::watch(Channel& channel) noexcept {
+  assert(!channel.watched_ && !channel.retired_);
+  epoll_event event{.events = EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET,
+                    .data = {.u64 = static_cast<std::uint64_t>(channel.id_)}};
+  if (::epoll_ctl(epoll_.get(), EPOLL_CTL_ADD, channel.fd(), &event) != 0) return last_error();
+  channel.watched_ = true;
+  return {};
+}
+
+void Reactor::again(Channel& channel) noexcept {
+  if (channel.again_ || channel.retired_) return;
+  channel.again_ = true;
+  again_.push_back(channel.id_);
+}
+
+void Reactor::retire(Channel& channel) noexcept {
+  if (channel.retired_) return;
+  channel.retired_ = true;
+  retired_.push_back(std::move(channels_[static_cast<std::size_t>(channel.fd())]));
+  --living_;
+  channel.fd_
+      .reset();  // epoll forgets it with its last descriptor; for a duplicate's events the id finds nobody
+  if (want_descriptor_.empty()) return;
+  for (const ChannelId id : std::exchange(want_descriptor_, {})) {
+    if (Channel* const waiting = find_channel(id)) again(*waiting);
+  }
+}
+
+void Reactor::retire(std::unique_ptr<Reapable> object) noexcept { retired_.push_back(std::move(object)); }
+
+void Reactor::again_when_a_descriptor_closes(Channel& channel) {
+  if (std::ranges::find(want_descriptor_, channel.id_) == want_descriptor_.end())
+    want_descriptor_.push_back(channel.id_);
+}
+
+void Reactor::for_each_channel(const std::function<void(Channel&)>& visit) {
+  for (std::size_t fd = 0; fd < channels_.size(); ++fd) {
+    if (channels_[fd]) visit(*channels_[fd]);
+  }
+}
+
+}  // namespace anteroom

