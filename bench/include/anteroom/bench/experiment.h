@@ -1,0 +1,34 @@
+#pragma once
+#include <anteroom/bench/scenario.h>
+#include <anteroom/bench/trial.h>
+
+#include <atomic>
+#include <cstdint>
+#include <functional>
+#include <vector>
+
+namespace anteroom::bench {
+
+/// Where an experiment stands.
+struct ExperimentProgress {
+  std::size_t trial = 0;   ///< from 0
+  std::size_t trials = 0;  ///< planned by now; void ones are added
+  const Scenario* scenario = nullptr;
+  std::uint32_t clients_ended = 0;
+  std::chrono::nanoseconds left{0};  ///< estimated
+};
+
+struct ExperimentOptions {
+  int repeat = 3;
+  std::uint64_t seed = 1;  ///< of the order of trials, and of each trial's schedule
+};
+
+/// Runs each scenario `repeat` times, all of them interleaved at random, each in processes and a network of
+/// its own. A void trial is run once more, and stays in the results; nothing is dropped silently. After an
+/// interruption: what there is.
+std::vector<TrialResult> run_experiment(const std::vector<Scenario>& scenarios,
+                                        const ExperimentOptions& options,
+                                        const std::atomic<bool>& interrupted,
+                                        const std::function<void(const ExperimentProgress&)>& progress = {});
+
+}  // namespace anteroom::bench

@@ -1,0 +1,106 @@
+#include <anteroom/bench/kernel_counters.h>
+
+#include <cstdio>
+#include <fstream>
+#include <map>
+#include <sstream>
+#include <string_view>
+
+namespace anteroom::bench {
+namespace {
+
+using Values = std::map<std::string, std::uint64_t, std::less<>>;
+
+/// netstat and snmp come in pairs of lines, "TcpExt: name name ..." and "TcpExt: 1 2 ...". Keys are
+/// "TcpExt.name".
+void read_pairs(const char* path, Values& values) {
+  std::ifstream file(path);
+  std::string names;
+  std::string numbers;
+  while (std::getline(file, names) && std::getline(file, numbers)) {
+    std::istringstream name_stream(names);
+    std::istringstream number_stream(numbers);
+    std::string group;
+    std::string name;
+    std::int64_t number = 0;  // some are signed: Tcp.MaxConn is -1
+    name_stream >> group;
+    number_stream >> group;
+    group.back() = '.';
+    while (name_stream >> name && number_stream >> number)
+      values[group + name] = static_cast<std::uint64_t>(number);
+  }
+}
+
+std::uint64_t value_of(const Values& values, std::string_view key) {
+  const auto found = values.find(key);
+  return found == values.end() ? 0 : found->second;
+}
+
+/// One line a processor, in hexadecimal; the second number is what was dropped.
+std::uint64_t read_softnet_drops() {
+  std::ifstream file("/proc/net/softnet_stat");
+  std::uint64_t drops = 0;
+  for (std::string line; std::getline(file, line);) {
+    std::istringstream stream(line);
+    std::uint64_t processed = 0;
+    std::uint64_t dropped = 0;
+    if (stream >> std::hex >> processed >> dropped) drops += dropped;
+  }
+  return drops;
+}
+
+}  // namespace
+
+KernelCounters read_kernel_counters() {
+  Values values;
+  read_pairs("/proc/thread-self/net/netstat", values);
+  read_pairs("/proc/thread-self/net/snmp", values);
+  return {.listen_overflows = value_of(values, "TcpExt.ListenOverflows"),
+          .listen_drops = value_of(values, "TcpExt.ListenDrops"),
+          .request_queue_drops = value_of(values, "TcpExt.TCPReqQFullDrop"),
+          .syn_cookies_sent = value_of(values, "TcpExt.SyncookiesSent"),
+          .syn_retransmits = value_of(values, "TcpExt.TCPSynRetrans"),
+          .active_opens = value_of(values, "Tcp.ActiveOpens"),
+          .passive_opens = value_of(values, "Tcp.PassiveOpens"),
+          .softnet_drops = read_softnet_drops()};
+}
+
+KernelCounters KernelCounters::since(const KernelCounters& before) const noexcept {
+  return {.listen_overflows = listen_overflows - before.listen_overflows,
+          .listen_drops = listen_drops - before.listen_drops,
+          .request_queue_drops = request_queue_drops - before.request_queue_drops,
+          .syn_cookies_sent = syn_cookies_sent - before.syn_cookies_sent,
+          .syn_retransmits = syn_retransmits - before.syn_retransmits,
+          .active_opens = active_opens - before.active_opens,
+          .passive_opens = passive_opens - before.passive_opens,
+          .softnet_drops = softnet_drops - before.softnet_drops};
+}
+
+std::vector<TcpSocket> read_tcp_sockets() {
+  std::vector<TcpSocket> sockets;
+  std::ifstream file("/proc/thread-self/net/tcp");
+  std::string line;
+  std::getline(file, line);  // the heading
+  while (std::getline(file, line)) {
+    unsigned local_address = 0;
+    unsigned local_port = 0;
+    unsigned remote_address = 0;
+    unsigned remote_port = 0;
+    unsigned state = 0;
+    unsigned long inode = 0;
+    // NOLINTNEXTLINE(cert-err34-c): the kernel wrote it; addresses are printed as they lie in memory, ports
+    // as numbers
+    const int read = std::sscanf(line.c_str(), "%*d: %x:%x %x:%x %x %*x:%*x %*x:%*x %*x %*d %*d %lu",
+                                 &local_address, &local_port, &remote_address, &remote_port, &state, &inode);
+    if (read != 6) continue;
+    sockets.push_back({.local_address = local_address,
+                       .local_port = static_cast<std::uint16_t>(local_port),
+                       .remote_address = remote_address,
+                       .remote_port = static_cast<std::uint16_t>(remote_port),
+                       .state = static_cast<int>(state),
+                       .has_inode = inode != 0});
+  }
+  return sockets;
+}
+
+}  // namespace anteroom::bench

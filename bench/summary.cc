@@ -1,0 +1,74 @@
+#include <anteroom/bench/summary.h>
+
+#include <algorithm>
+#include <map>
+#include <utility>
+
+namespace anteroom::bench {
+namespace {
+
+constexpr int kLast = 1 << 30;
+
+Summary summarize_cell(const std::vector<const TrialResult*>& trials) {
+  Summary summary{.server = trials.front()->scenario.server, .backlog = trials.front()->scenario.backlog};
+  summary.stall_loss = trials.front()->scenario.stall_loss();
+  std::vector<double> lost;
+  std::vector<double> ghosts;
+  std::vector<double> rates;
+  std::vector<double> overflows;
+  std::vector<double> in_stall;
+  std::vector<double> cpu;
+  double unserved = 0;
+  for (const TrialResult* trial : trials) {
+    if (trial->is_void()) {
+      ++summary.void_runs;
+      continue;
+    }
+    ++summary.runs;
+    const double clients = trial->scenario.clients;
+    lost.push_back(trial->lost_first_syn / clients);
+    ghosts.push_back(trial->fates[Fate::kGhost]);
+    rates.push_back(trial->connections_per_second);
+    overflows.push_back(static_cast<double>(trial->counters.listen_overflows));
+    in_stall.push_back(static_cast<double>(trial->first_stall_drops));
+    if (trial->fates.served() > 0) {
+      cpu.push_back(static_cast<double>(trial->server_cpu.count()) * 1e-3 / trial->fates.served());
+    }
+    summary.deepest_queue = std::max(summary.deepest_queue, trial->deepest_queue);
+    summary.first_byte.merge(trial->first_byte);
+    unserved += trial->unserved;
+  }
+  if (summary.runs == 0) return summary;
+  summary.lost_first_syn_worst = *std::ranges::max_element(lost);
+  summary.lost_first_syn = median(std::move(lost));
+  summary.ghosts = median(std::move(ghosts));
+  summary.connections_per_second = median(std::move(rates));
+  summary.overflows = median(std::move(overflows));
+  summary.first_stall_drops = median(std::move(in_stall));
+  summary.server_cpu_us = median(std::move(cpu));
+  summary.unserved = unserved / static_cast<double>(summary.first_byte.count());
+  return summary;
+}
+
+}  // namespace
+
+double median(std::vector<double> values) {
+  if (values.empty()) return 0;
+  std::ranges::sort(values);
+  const std::size_t half = values.size() / 2;
+  return values.size() % 2 == 1 ? values[half] : (values[half - 1] + values[half]) / 2;
+}
+
+std::vector<Summary> summarize(const std::vector<TrialResult>& trials) {
+  using Cell = std::pair<ServerKind, int>;
+  std::map<Cell, std::vector<const TrialResult*>> cells;
+  for (const TrialResult& trial : trials) {
+    const int backlog = trial.scenario.backlog;
+    cells[{trial.scenario.server, backlog == kUnlimitedBacklog ? kLast : backlog}].push_back(&trial);
+  }
+  std::vector<Summary> summaries;
+  for (const auto& [cell, in_cell] : cells) summaries.push_back(summarize_cell(in_cell));
+  return summaries;
+}
+
+}  // namespace anteroom::bench

@@ -1,0 +1,174 @@
+#include "table.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <functional>
+
+namespace anteroom::tool {
+namespace {
+
+using bench::Summary;
+
+struct Column {
+  std::string heading;
+  std::function<std::string(const Summary&)> cell;
+  int keep = 0;  ///< the lower, the sooner it is dropped from a narrow terminal
+};
+
+/// Right-aligned columns, two spaces apart, as many as there is room for.
+class Table {
+ public:
+  Table(std::vector<Column> columns, const Terminal& terminal, int margin)
+      : terminal_(terminal), margin_(margin) {
+    columns_ = std::move(columns);
+  }
+
+  std::string print(const std::vector<Summary>& rows,
+                    const std::function<std::string(const Summary&, std::string)>& line) {
+    std::vector<std::vector<std::string>> cells;
+    std::vector<std::size_t> widths;
+    const auto lay_out = [&] {
+      cells.clear();
+      widths.clear();
+      for (const Column& column : columns_) widths.push_back(column.heading.size());
+      for (const Summary& row : rows) {
+        std::vector<std::string>& in_row = cells.emplace_back();
+        for (std::size_t i = 0; i < columns_.size(); ++i) {
+          in_row.push_back(columns_[i].cell(row));
+          widths[i] = std::max(widths[i], display_width(in_row.back()));
+        }
+      }
+    };
+    lay_out();
+    while (total(widths) > terminal_.columns && columns_.size() > 2) {
+      columns_.erase(std::ranges::min_element(columns_, {}, &Column::keep));
+      lay_out();
+    }
+    std::vector<std::string> headings;
+    for (const Column& column : columns_) headings.push_back(column.heading);
+    std::string text =
+        terminal_.dim(std::string(static_cast<std::size_t>(margin_), ' ') + join(headings, widths)) + '\n';
+    for (std::size_t i = 0; i < rows.size(); ++i) text += line(rows[i], join(cells[i], widths)) + '\n';
+    return text;
+  }
+
+ private:
+  static std::size_t display_width(const std::string& text) {
+    return static_cast<std::size_t>(std::ranges::count_if(text, [](char c) { return (c & 0xc0) != 0x80; }));
+  }
+  int total(const std::vector<std::size_t>& widths) const {
+    int sum = margin_;
+    for (const std::size_t width : widths) sum += static_cast<int>(width) + 2;
+    return sum;
+  }
+  static std::string join(const std::vector<std::string>& cells, const std::vector<std::size_t>& widths) {
+    std::string line;
+    for (std::size_t i = 0; i < cells.size(); ++i) {
+      line += std::string(2 + widths[i] - display_width(cells[i]), ' ') + cells[i];
+    }
+    return line;
+  }
+
+  std::vector<Column> columns_;
+  const Terminal& terminal_;
+  int margin_;
+};
+
+std::string number(double value) {
+  return with_commas(static_cast<std::uint64_t>(std::llround(std::max(value, 0.0))));
+}
+
+Column latency(std::string heading, double at, int keep, const Terminal& terminal) {
+  return {std::move(heading),
+          [at, &terminal](const Summary& row) {
+            if (row.runs == 0) return std::string("-");
+            const std::string value = short_duration(row.first_byte.percentile(at), terminal);
+            return row.is_lower_bound(at) ? ">" + value : value;
+          },
+          keep};
+}
+
+/// What both tables show, between the name of the row and what only one of them has.
+std::vector<Column> common_columns(const Terminal& terminal) {
+  return {
+      {"lost 1st SYN", [](const Summary& row) { return share(row.lost_first_syn); }, 9},
+      {"ghosts", [](const Summary& row) { return number(row.ghosts); }, 7},
+      latency("first byte p50", 0.5, 2, terminal),
+      latency("p99", 0.99, 8, terminal),
+      latency("p99.9", 0.999, 3, terminal),
+      latency("max", 1.0, 4, terminal),
+      {"conn/s", [](const Summary& row) { return number(row.connections_per_second); }, 5},
+      {"deepest queue", [](const Summary& row) { return with_commas(row.deepest_queue); }, 10},
+      {"overflows", [](const Summary& row) { return number(row.overflows); }, 6},
+  };
+}
+
+}  // namespace
+
+std::string print_backlog(int backlog) {
+  return backlog == bench::kUnlimitedBacklog ? "unlimited" : with_commas(static_cast<std::uint64_t>(backlog));
+}
+
+std::string with_commas(std::uint64_t value) {
+  std::string text = fmt::to_string(value);
+  for (std::size_t place = 3; place < text.size(); place += 4) text.insert(text.size() - place, 1, ',');
+  return text;
+}
+
+std::string short_duration(std::chrono::nanoseconds duration, const Terminal& terminal) {
+  struct Unit {
+    double nanoseconds;
+    std::string_view name;
+  };
+  const std::array<Unit, 4> units{{{1e9, "s"}, {1e6, "ms"}, {1e3, terminal.utf8 ? "µs" : "us"}, {1, "ns"}}};
+  const auto ns = static_cast<double>(duration.count());
+  const auto* const unit = std::ranges::find_if(units, [&](const Unit& u) { return ns >= u.nanoseconds; });
+  if (unit == units.end()) return "0";
+  const double value = ns / unit->nanoseconds;
+  const int decimals = value < 10 && unit->nanoseconds > 1 ? 2 : value < 100 && unit->nanoseconds > 1 ? 1 : 0;
+  return fmt::format("{:.{}f} {}", value, decimals, unit->name);
+}
+
+std::string share(double value) {
+  if (value == 0) return "0";
+  if (value < 0.001) return "<0.1 %";
+  return fmt::format("{:.1f} %", value * 100);
+}
+
+std::string tune_table(const std::vector<Summary>& rows, int recommended, const Terminal& terminal) {
+  std::vector<Column> columns = common_columns(terminal);
+  columns.insert(columns.begin(),
+                 {"backlog", [](const Summary& row) { return print_backlog(row.backlog); }, 99});
+  return Table(std::move(columns), terminal, 1).print(rows, [&](const Summary& row, const std::string& line) {
+    const bool marked = row.backlog == recommended;
+    const std::string text = (marked ? (terminal.utf8 ? "▶" : ">") : " ") + line;
+    const std::string note = row.void_runs > 0 ? fmt::format("  ({} void)", row.void_runs) : "";
+    if (marked) return terminal.bold(text) + note;
+    return (row.lost_first_syn_worst > 0 ? terminal.red(text) : text) + note;
+  });
+}
+
+std::string compare_table(const std::vector<Summary>& rows, const Terminal& terminal) {
+  std::vector<Column> columns = common_columns(terminal);
+  const double first_rate = rows.empty() ? 0 : rows.front().connections_per_second;
+  const double first_cpu = rows.empty() ? 0 : rows.front().server_cpu_us;
+  const auto ratio = [](double value, double of) {
+    return of > 0 ? fmt::format("{:.2f}", value / of) : std::string("-");
+  };
+  columns.insert(columns.begin(),
+                 {"server", [](const Summary& row) { return std::string(bench::name(row.server)); }, 99});
+  columns.push_back(
+      {"x", [=](const Summary& row) { return ratio(row.connections_per_second, first_rate); }, 5});
+  columns.push_back(
+      {"CPU us/conn", [](const Summary& row) { return fmt::format("{:.1f}", row.server_cpu_us); }, 7});
+  columns.push_back({"x", [=](const Summary& row) { return ratio(row.server_cpu_us, first_cpu); }, 7});
+  return Table(std::move(columns), terminal, 0).print(rows, [&](const Summary& row, const std::string& line) {
+    const std::string note = row.void_runs > 0 ? fmt::format("  ({} void)", row.void_runs) : "";
+    return line + note;
+  });
+}
+
+}  // namespace anteroom::tool
