@@ -18,6 +18,7 @@
 #include <random>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "json.h"
@@ -33,6 +34,8 @@ constexpr int kClientsMax = 1'000'000;
 constexpr int kBurstClients = 2000;
 constexpr double kDefaultRate = 5000;
 constexpr std::chrono::milliseconds kDefaultStall{100};
+constexpr const char* kTuneBacklogs = "1,5,15,64,128,511,1024,4096";
+constexpr const char* kCompareBacklogs = "128";
 
 std::atomic<bool> interrupted{false};
 
@@ -55,7 +58,7 @@ struct Typed {
   std::string backlog;
   int threads = 8;
   int repeat = 3;
-  std::uint64_t seed = 0;
+  std::string seed;
   std::string json;
   bool quiet = false;
 };
@@ -80,6 +83,13 @@ int parse_whole(const std::string& option, const std::string& text, int least, i
   const double value = parse_count(option, text, least, most);
   if (value != std::floor(value)) throw bad(option, text, "a whole number");
   return static_cast<int>(value);
+}
+
+std::uint64_t parse_seed(const std::string& text) {
+  std::uint64_t seed = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), seed);
+  if (error == std::errc{} && end == text.data() + text.size()) return seed;
+  throw bad("--seed", text, "a whole number from 0 to 18446744073709551615");
 }
 
 std::chrono::nanoseconds parse_time(const std::string& option, const std::string& text) {
@@ -163,14 +173,53 @@ std::string quote(std::string_view word) {
 }
 
 /// What was typed, and the seed if it was not.
-std::string command_line_of(int argc, char** argv, const Typed& typed, bool seed_was_typed) {
+std::string command_line_of(int argc, char** argv, std::uint64_t seed, bool seed_was_typed) {
   std::string line = "anteroom";
   for (int i = 1; i < argc; ++i) line += ' ' + quote(argv[i]);
-  if (!seed_was_typed) line += fmt::format(" --seed {}", typed.seed);
+  if (!seed_was_typed) line += fmt::format(" --seed {}", seed);
   return line;
 }
 
-void add_common_options(CLI::App& app, Typed& typed) {
+/// How many letters one has to change, add or leave out (Levenshtein, 1966).
+std::size_t distance(std::string_view a, std::string_view b) {
+  std::vector<std::size_t> row(b.size() + 1);
+  for (std::size_t j = 0; j <= b.size(); ++j) row[j] = j;
+  for (std::size_t i = 1; i <= a.size(); ++i) {
+    std::size_t diagonal = std::exchange(row[0], i);
+    for (std::size_t j = 1; j <= b.size(); ++j) {
+      const std::size_t change = diagonal + (a[i - 1] == b[j - 1] ? 0 : 1);
+      diagonal = std::exchange(row[j], std::min({change, row[j] + 1, row[j - 1] + 1}));
+    }
+  }
+  return row.back();
+}
+
+/// " Did you mean --backlog?", or nothing if nothing is near.
+std::string suggest(std::string_view typed, const std::vector<std::string>& known) {
+  const auto nearest =
+      std::ranges::min_element(known, {}, [&](const std::string& name) { return distance(typed, name); });
+  if (nearest == known.end() || distance(typed, *nearest) > 3) return {};
+  return fmt::format(" Did you mean {}?", *nearest);
+}
+
+/// One line about what was typed and is not known.
+std::string unknown_word(const CLI::App& app) {
+  std::vector<std::string> verbs;
+  for (const CLI::App* verb : app.get_subcommands({})) verbs.push_back(verb->get_name());
+  const std::vector<CLI::App*> chosen = app.get_subcommands();
+  const std::vector<std::string> rest = app.remaining(true);
+  if (rest.empty()) return {};
+  if (chosen.empty())
+    return fmt::format("there is no command {}.{}", rest.front(), suggest(rest.front(), verbs));
+  std::vector<std::string> options;
+  for (const CLI::Option* option : chosen.front()->get_options()) {
+    for (const std::string& name : option->get_lnames()) options.push_back("--" + name);
+  }
+  return fmt::format("{} takes no {}.{}", chosen.front()->get_name(), rest.front(),
+                     suggest(rest.front(), options));
+}
+
+void add_common_options(CLI::App& app, Typed& typed, const std::string& default_backlogs) {
   const std::string load = "The load";
   app.add_option("--clients", typed.clients,
                  "How many clients call (default: 2000 in a burst, else half a second of --rate or more)")
@@ -195,7 +244,7 @@ void add_common_options(CLI::App& app, Typed& typed) {
   const std::string experiment = "The experiment";
   app.add_option("--backlog", typed.backlog,
                  "Which to try: a list such as 64,128,1k, or 1..4096, which doubles")
-      ->capture_default_str()
+      ->default_str(default_backlogs)
       ->group(experiment);
   app.add_option("--repeat", typed.repeat, "Runs of each")
       ->check(CLI::Range(1, 1000))
@@ -216,8 +265,7 @@ int run(int argc, char** argv) {
   app.require_subcommand(1);
   Typed typed;
   CLI::App* const tune_command = app.add_subcommand("tune", "Find the backlog that a load needs");
-  typed.backlog = "1,5,15,64,128,511,1024,4096";
-  add_common_options(*tune_command, typed);
+  add_common_options(*tune_command, typed, kTuneBacklogs);
   tune_command->add_option("--server", typed.server, "Who serves: reactor, blocking, threads, pool")
       ->capture_default_str()
       ->group("The load");
@@ -230,8 +278,7 @@ int run(int argc, char** argv) {
       "  listen=$(anteroom tune --quiet)                only the number");
   CLI::App* const compare_command =
       app.add_subcommand("compare", "The same load on the reactor and on the textbook's servers");
-  typed.backlog = "128";
-  add_common_options(*compare_command, typed);
+  add_common_options(*compare_command, typed, kCompareBacklogs);
   compare_command->footer(
       "Examples:\n"
       "  anteroom compare --burst --clients 2000\n"
@@ -244,27 +291,24 @@ int run(int argc, char** argv) {
     fmt::print(stderr, "{}", app.help());
     return kUsage;
   }
-  typed.backlog.clear();
   ExperimentCommand command;
   try {
     app.parse(argc, argv);
     command.load = understand_load(typed);
-    const char* const backlogs = *tune_command ? "1,5,15,64,128,511,1024,4096" : "128";
+    const char* const backlogs = *tune_command ? kTuneBacklogs : kCompareBacklogs;
+    command.seed = typed.seed.empty() ? std::random_device{}() : parse_seed(typed.seed);
     command.backlogs = parse_backlogs(typed.backlog.empty() ? backlogs : typed.backlog);
   } catch (const CLI::Success& help) {
     return app.exit(help);
   } catch (const CLI::Error& error) {
-    fmt::print(stderr, "anteroom: {} (--help tells more)\n", error.what());
+    const std::string unknown = unknown_word(app);
+    fmt::print(stderr, "anteroom: {} (--help tells more)\n", unknown.empty() ? error.what() : unknown);
     return kUsage;
   }
-  const CLI::App& verb = *tune_command ? *tune_command : *compare_command;
-  const bool seed_was_typed = verb.get_option("--seed")->count() > 0;
-  if (!seed_was_typed) typed.seed = std::random_device{}();
-  command.seed = typed.seed;
   command.repeat = typed.repeat;
   command.quiet = typed.quiet;
   if (!typed.json.empty()) command.json = typed.json;
-  command.command_line = command_line_of(argc, argv, typed, seed_was_typed);
+  command.command_line = command_line_of(argc, argv, command.seed, !typed.seed.empty());
   for (const std::string& problem : {command.json ? output_problem(*command.json) : std::string(),
                                      bench::clients_limit_problem(command.load.clients)}) {
     if (problem.empty()) continue;

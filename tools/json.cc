@@ -72,55 +72,55 @@ Json trial_json(const TrialResult& trial) {
             {{"lateness_p99_s", seconds(trial.lateness_p99)}, {"launch_span_s", seconds(trial.launch_span)}}},
            {"server_cpu_s", seconds(trial.server_cpu)},
            {"swarm_cpu_s", seconds(trial.swarm_cpu)}});
-    return json;
+  return json;
 }
 
 Json machine_json() {
-    utsname name{};
-    ::uname(&name);
-    return {{"kernel", fmt::format("{} {}", name.sysname, name.release)},
-            {"architecture", name.machine},
-            {"processors", std::thread::hardware_concurrency()},
-            {"somaxconn", system_backlog_max()}};
+  utsname name{};
+  ::uname(&name);
+  return {{"kernel", fmt::format("{} {}", name.sysname, name.release)},
+          {"architecture", name.machine},
+          {"processors", std::thread::hardware_concurrency()},
+          {"somaxconn", system_backlog_max()}};
 }
 
 Json run_json(const char* schema, const ExperimentCommand& command, const std::vector<TrialResult>& trials,
               bool interrupted) {
-    const bench::Scenario& load = command.load;
-    Json json{{"schema", schema},
-              {"command", command.command_line},
-              {"seed", command.seed},
-              {"interrupted", interrupted}};
-    json["machine"] = machine_json();
-    json["load"] = {{"clients", load.clients},
-                    {"arrival", bench::name(load.arrival)},
-                    {"rate", load.arrival == bench::Arrival::kBurst ? Json(nullptr) : Json(load.rate)},
-                    {"stall_s", seconds(load.stall)},
-                    {"stall_every_s", seconds(load.stall_every)},
-                    {"patience_s", seconds(load.patience)}};
-    json["repeat"] = command.repeat;
-    json["trials"] = Json::array();
-    for (const TrialResult& trial : trials) json["trials"].push_back(trial_json(trial));
-    return json;
+  const bench::Scenario& load = command.load;
+  Json json{{"schema", schema},
+            {"command", command.command_line},
+            {"seed", command.seed},
+            {"interrupted", interrupted}};
+  json["machine"] = machine_json();
+  json["load"] = {{"clients", load.clients},
+                  {"arrival", bench::name(load.arrival)},
+                  {"rate", load.arrival == bench::Arrival::kBurst ? Json(nullptr) : Json(load.rate)},
+                  {"stall_s", seconds(load.stall)},
+                  {"stall_every_s", seconds(load.stall_every)},
+                  {"patience_s", seconds(load.patience)}};
+  json["repeat"] = command.repeat;
+  json["trials"] = Json::array();
+  for (const TrialResult& trial : trials) json["trials"].push_back(trial_json(trial));
+  return json;
 }
 
 std::string last_words(const std::string& path) {
-    return fmt::format("cannot write {}: {}", path, std::system_category().message(errno));
+  return fmt::format("cannot write {}: {}", path, std::system_category().message(errno));
 }
 
 bool write_all(int fd, std::string_view text) {
-    while (!text.empty()) {
-      const ssize_t count = ::write(fd, text.data(), text.size());
-      if (count < 0 && errno == EINTR) continue;
-      if (count <= 0) return false;
-      text.remove_prefix(static_cast<std::size_t>(count));
-    }
-    return true;
+  while (!text.empty()) {
+    const ssize_t count = ::write(fd, text.data(), text.size());
+    if (count < 0 && errno == EINTR) continue;
+    if (count <= 0) return false;
+    text.remove_prefix(static_cast<std::size_t>(count));
+  }
+  return true;
 }
 
 bool is_regular_or_new(const std::string& path) {
-    struct stat status {};
-    return ::stat(path.c_str(), &status) != 0 || S_ISREG(status.st_mode);
+  struct stat status {};
+  return ::stat(path.c_str(), &status) != 0 || S_ISREG(status.st_mode);
 }
 
 }  // namespace

@@ -47,7 +47,7 @@ Terminal Terminal::of(int descriptor) {
   terminal.is_terminal = ::isatty(descriptor) == 1;
   terminal.colours = terminal.is_terminal && environment("NO_COLOR").empty() && environment("TERM") != "dumb";
   terminal.utf8 = locale_is_utf8();
-  terminal.columns = columns_of(descriptor, terminal.columns);
+  if (terminal.is_terminal) terminal.columns = columns_of(descriptor, 80);
   return terminal;
 }
 

@@ -9,7 +9,7 @@ struct Terminal {
   bool is_terminal = false;
   bool colours = false;  ///< it is one, NO_COLOR is not set, and TERM is not "dumb"
   bool utf8 = false;     ///< what the locale says; otherwise plain ASCII
-  int columns = 120;     ///< as wide as it is, or COLUMNS; a file has room
+  int columns = 1000;    ///< as wide as it is, or COLUMNS; a file has room for everything
 
   static Terminal of(int descriptor);
 

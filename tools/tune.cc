@@ -49,11 +49,11 @@ std::string reason(const Advice& advice, const Terminal& terminal) {
                         short_duration(advice.longest_wait, terminal));
   }
   if (advice.confirmed) {
-    text +=
-        fmt::format("; {} is the smallest tried that turned nobody away with room to spare, {:.0f} % of it",
-                    with_commas(static_cast<std::uint64_t>(advice.recommended)), advice.headroom() * 100);
+    text += fmt::format(
+        "; {} is the smallest tried that turned nobody away and has room to spare, {:.0f} % more than that",
+        with_commas(static_cast<std::uint64_t>(advice.recommended)), advice.headroom() * 100);
   } else {
-    text += fmt::format("; {} holds that with {:.0f} % to spare, but no trial has confirmed it",
+    text += fmt::format("; {} holds {:.0f} % more than that, but no trial has confirmed it",
                         with_commas(static_cast<std::uint64_t>(advice.recommended)), advice.headroom() * 100);
   }
   return text;

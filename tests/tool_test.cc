@@ -1,0 +1,208 @@
+// The command line, run as users run it.
+#include <gtest/gtest.h>
+#include <sys/stat.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cstdio>
+#include <filesystem>
+#include <fstream>
+#include <nlohmann/json.hpp>
+#include <set>
+#include <sstream>
+#include <string>
+#include <vector>
+
+#include "json.h"
+#include "support/program.h"
+#include "table.h"
+
+namespace anteroom::tool {
+namespace {
+
+using namespace std::chrono_literals;
+using test::Program;
+using Json = nlohmann::json;
+
+const std::string kAnteroom = PROGRAMS "/anteroom";
+
+struct Outcome {
+  int status;
+  std::string output;
+  std::string errors;
+};
+
+Outcome run(std::vector<std::string> words, std::chrono::milliseconds patience = 60s) {
+  words.insert(words.begin(), kAnteroom);
+  Program program(std::move(words));
+  const int status = program.wait(patience);
+  return {status, program.output, program.errors};
+}
+
+/// A directory of the test's own.
+class Tool : public testing::Test {
+ protected:
+  Tool() : directory_(std::filesystem::temp_directory_path() / ("anteroom-" + std::to_string(::getpid()))) {
+    std::filesystem::create_directory(directory_);
+  }
+  ~Tool() override { std::filesystem::remove_all(directory_); }
+  std::string path(const std::string& name) const { return (directory_ / name).string(); }
+
+ private:
+  std::filesystem::path directory_;
+};
+
+TEST_F(Tool, RefusesBadInputWithOneLineAndStatusTwo) {
+  const std::vector<std::pair<std::vector<std::string>, std::string>> cases = {
+      {{"frobnicate"}, "no command frobnicate"},
+      {{"tunee"}, "Did you mean tune?"},
+      {{"tune", "--bakclog", "5"}, "Did you mean --backlog?"},
+      {{"tune", "--clients", "0"}, "--clients"},
+      {{"tune", "--clients", "1.5"}, "a whole number"},
+      {{"tune", "--clients", "-5"}, "--clients"},
+      {{"tune", "--clients", "1e99"}, "--clients"},
+      {{"tune", "--clients"}, "--clients"},
+      {{"tune", "--backlog", "abc"}, "--backlog"},
+      {{"tune", "--backlog", "1,,2"}, "--backlog"},
+      {{"tune", "--backlog", "5..1"}, "--backlog"},
+      {{"tune", "--rate", "nan"}, "--rate"},
+      {{"tune", "--rate", "0"}, "--rate"},
+      {{"tune", "--burst", "--rate", "5"}, "--burst excludes --rate"},
+      {{"tune", "--stall", "5"}, "such as 100ms"},
+      {{"tune", "--stall-every", "10ms", "--rate", "100"}, "--stall-every"},
+      {{"tune", "--server", "apache"}, "reactor, blocking, threads, pool"},
+      {{"tune", "--seed", "-1"}, "--seed"},
+      {{"tune", "--repeat", "0"}, "--repeat"},
+      {{"tune", "--json", "/nowhere/at/all.json"},
+       "cannot write /nowhere/at/all.json: No such file or directory"},
+      {{"compare", "--server", "reactor"}, "compare takes no --server"},
+  };
+  for (const auto& [words, said] : cases) {
+    const Outcome outcome = run(words, 10s);
+    EXPECT_EQ(outcome.status, 2) << words.back();
+    EXPECT_EQ(outcome.output, "");
+    EXPECT_NE(outcome.errors.find(said), std::string::npos) << outcome.errors;
+    EXPECT_EQ(std::count(outcome.errors.begin(), outcome.errors.end(), '\n'), 1) << outcome.errors;
+  }
+}
+
+TEST_F(Tool, PrintsItsHelpAndItsVersion) {
+  EXPECT_EQ(run({}).status, 2);
+  EXPECT_NE(run({}).errors.find("tune"), std::string::npos);
+  const Outcome help = run({"tune", "--help"});
+  EXPECT_EQ(help.status, 0);
+  EXPECT_NE(help.output.find("Examples:"), std::string::npos);
+  EXPECT_NE(run({"--version"}).output.find('.'), std::string::npos);
+}
+
+TEST_F(Tool, TunesAndWritesWhatItFoundAsJson) {
+  const std::string file = path("out.json");
+  const Outcome outcome = run({"tune", "--rate", "2000", "--clients", "600", "--stall", "100ms", "--backlog",
+                               "16,1k", "--repeat", "2", "--seed", "7", "--json", file});
+  ASSERT_TRUE(outcome.status == 0 || outcome.status == 3)
+      << outcome.errors;  // 3: this machine is too busy to be sure
+  EXPECT_EQ(outcome.errors, "") << "no progress where there is no terminal";
+  EXPECT_NE(outcome.output.find("recommended backlog: "), std::string::npos) << outcome.output;
+  EXPECT_EQ(outcome.output.find('\x1b'), std::string::npos);
+
+  const Json json = Json::parse(std::ifstream(file));
+  EXPECT_EQ(json.at("schema"), "anteroom.tune/1");
+  EXPECT_EQ(json.at("seed"), 7);
+  EXPECT_EQ(json.at("interrupted"), false);
+  EXPECT_TRUE(outcome.status == 3 || json.at("recommended") == 1000) << json.at("recommended");
+  std::set<std::string> backlogs;
+  for (const Json& trial : json.at("trials")) {
+    backlogs.insert(trial.at("backlog").dump());
+    EXPECT_EQ(trial.at("clients"), 600);
+    std::uint64_t fates = 0;
+    for (const Json& count : trial.at("fates")) fates += count.get<std::uint64_t>();
+    EXPECT_EQ(fates, 600U);
+    EXPECT_TRUE(trial.at("balanced").get<bool>());
+    EXPECT_TRUE(trial.at("void").is_boolean());
+    EXPECT_GT(trial.at("connections_per_second").get<double>(), 0);
+    for (const char* field : {"listen_overflows", "syn_retransmits", "deepest_queue"}) {
+      EXPECT_TRUE(trial.at(field).is_number_unsigned() || trial.at(field).is_number_integer()) << field;
+    }
+    EXPECT_TRUE(trial.at("backlog") != 16 || trial.at("deepest_queue") == 17) << trial.at("deepest_queue");
+  }
+  EXPECT_EQ(backlogs, (std::set<std::string>{"16", "1000", "null"}));
+}
+
+TEST_F(Tool, PrintsOnlyTheNumberWhenQuiet) {
+  const Outcome outcome = run({"tune", "--rate", "1000", "--clients", "100", "--stall", "20ms", "--backlog",
+                               "512", "--repeat", "1", "--quiet"});
+  EXPECT_TRUE(outcome.status == 3 || outcome.output == "512\n") << outcome.output;
+  EXPECT_EQ(outcome.errors, "");
+}
+
+TEST_F(Tool, WritesNothingButJsonToTheStandardOutputWhenAskedTo) {
+  const Outcome outcome = run({"compare", "--rate", "1000", "--clients", "100", "--stall", "0s", "--backlog",
+                               "512", "--repeat", "1", "--json", "-"});
+  const Json json = Json::parse(outcome.output);
+  EXPECT_EQ(json.at("schema"), "anteroom.compare/1");
+  std::set<std::string> servers;
+  for (const Json& trial : json.at("trials")) servers.insert(trial.at("server").get<std::string>());
+  EXPECT_EQ(servers, (std::set<std::string>{"reactor", "blocking", "threads", "pool"}));
+}
+
+TEST_F(Tool, EndsWithWhatItHasWhenInterrupted) {
+  const std::string file = path("partial.json");
+  Program program({kAnteroom, "tune", "--rate", "1000", "--clients", "100", "--stall", "0s", "--patience",
+                   "200ms", "--repeat", "1000", "--json", file});
+  std::string heading = program.read_line();
+  EXPECT_NE(heading.find("anteroom tune"), std::string::npos);
+  std::this_thread::sleep_for(1500ms);  // let it get somewhere; however far, it has to end well
+  program.signal(SIGINT);
+  EXPECT_EQ(program.wait(10s), 130) << program.errors;
+  const Json json = Json::parse(std::ifstream(file));
+  EXPECT_EQ(json.at("interrupted"), true);
+  EXPECT_LT(json.at("trials").size(), 1000U);
+}
+
+TEST_F(Tool, SaysThatTheDiskIsFullAndKeepsTheOldFile) {
+  EXPECT_EQ(write_output("/dev/full", "text"), "cannot write /dev/full: No space left on device");
+  const std::string file = path("old");
+  EXPECT_EQ(write_output(file, "old"), "");
+  EXPECT_EQ(write_output(file, "new"), "");
+  std::string text;
+  std::getline(std::ifstream(file), text);
+  EXPECT_EQ(text, "new");
+  EXPECT_EQ(output_problem(path("fresh")), "");
+  EXPECT_FALSE(std::filesystem::exists(path("fresh"))) << "asking makes no file";
+}
+
+TEST(Table, DropsColumnsOnANarrowTerminalAndKeepsTheRowsInLine) {
+  bench::Summary row{
+      .backlog = 128, .runs = 3, .lost_first_syn = 0.148, .lost_first_syn_worst = 0.15, .ghosts = 11};
+  row.first_byte.record(1500us);
+  for (const int columns : {40, 60, 80, 100, 1000}) {
+    Terminal terminal;
+    terminal.columns = columns;
+    const std::string table = tune_table({row, row}, 128, terminal);
+    std::istringstream lines(table);
+    std::size_t width = 0;
+    for (std::string line; std::getline(lines, line);) {
+      if (width == 0) width = line.size();
+      EXPECT_EQ(line.size(), width);
+      EXPECT_LE(line.size(), static_cast<std::size_t>(columns));
+    }
+    EXPECT_NE(table.find("14.8 %"), std::string::npos) << "the loss is the last to go";
+  }
+}
+
+TEST(Table, PrintsNumbersForPeople) {
+  EXPECT_EQ(with_commas(0), "0");
+  EXPECT_EQ(with_commas(999), "999");
+  EXPECT_EQ(with_commas(1000), "1,000");
+  EXPECT_EQ(with_commas(1234567), "1,234,567");
+  EXPECT_EQ(share(0), "0");
+  EXPECT_EQ(share(0.0001), "<0.1 %");
+  EXPECT_EQ(share(0.148), "14.8 %");
+  EXPECT_EQ(short_duration(1500us, {}), "1.50 ms");
+  EXPECT_EQ(short_duration(87us, {}), "87.0 us");
+  EXPECT_EQ(short_duration(7ns, {}), "7 ns");
+  EXPECT_EQ(short_duration(1020ms, {}), "1.02 s");
+}
+
+}  // namespace
+}  // namespace anteroom::tool
