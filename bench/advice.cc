@@ -47,14 +47,18 @@ Advice advise(const std::vector<TrialResult>& trials) {
       continue;
     }
     ++advice.valid_trials;
-    if (trial.scenario.backlog == kUnlimitedBacklog) {
-      ++advice.unlimited_trials;
-      if (trial.deepest_queue < advice.deepest_queue) continue;
-      advice.deepest_queue = trial.deepest_queue;
-      advice.rate = offered_rate(trial);
-      advice.longest_wait = trial.longest_wait;
-      continue;
+    const bool is_unlimited = trial.scenario.backlog == kUnlimitedBacklog;
+    if (is_unlimited) ++advice.unlimited_trials;
+    if (is_unlimited || trial.nobody_turned_away()) {
+      ++advice.lossless_trials;
+      if (trial.deepest_queue >= advice.deepest_queue) {
+        advice.deepest_queue = trial.deepest_queue;
+        advice.rate = offered_rate(trial);
+        advice.longest_wait = trial.longest_wait;
+        advice.clients = trial.scenario.clients;
+      }
     }
+    if (is_unlimited) continue;
     Row& row = grid[trial.scenario.backlog];
     ++row.trials;
     if (trial.nobody_turned_away()) continue;
@@ -65,7 +69,8 @@ Advice advise(const std::vector<TrialResult>& trials) {
   }
   if (advice.unlimited_trials == 0) return advice;
   if (advice.longest_wait.count() > 0) {
-    advice.predicted_depth = advice.rate * std::chrono::duration<double>(advice.longest_wait).count();
+    const double came = advice.rate * std::chrono::duration<double>(advice.longest_wait).count();
+    advice.predicted_depth = std::min(came, static_cast<double>(advice.clients));
   }
   for (const auto& [backlog, row] : grid) {
     advice.recommended = backlog;

@@ -26,6 +26,7 @@ TEST(Advice, IsTheSmallestThatTurnedNobodyAwayAndHasRoomToSpare) {
   EXPECT_TRUE(advice.confirmed);
   EXPECT_EQ(advice.deepest_queue, 505U);
   EXPECT_EQ(advice.unlimited_trials, 2);
+  EXPECT_EQ(advice.lossless_trials, 5);
   EXPECT_EQ(advice.largest_lossy, 128);
   EXPECT_DOUBLE_EQ(advice.largest_loss, 0.371);
   EXPECT_DOUBLE_EQ(advice.predicted_depth.value(), 500);
@@ -36,6 +37,20 @@ TEST(Advice, BelievesNoBacklogThatLostSomebodyInAnyRunNorASmallerOne) {
   const Advice advice = advise({trial(511, 400, 0), trial(1024, 1025, 1), trial(1024, 400, 0),
                                 trial(4096, 400, 0), trial(kUnlimitedBacklog, 400, 0)});
   EXPECT_EQ(advice.recommended, 4096);
+}
+
+TEST(Advice, CountsTheDepthOfEveryTrialThatTurnedNobodyAway) {
+  const Advice advice = advise({trial(511, 500, 0), trial(1024, 900, 0), trial(4096, 400, 0),
+                                trial(128, 129, 300), trial(kUnlimitedBacklog, 450, 0)});
+  EXPECT_EQ(advice.deepest_queue, 900U);
+  EXPECT_EQ(advice.recommended, 1024);
+}
+
+TEST(Advice, NeverPredictsMoreThanThereAreClients) {
+  TrialResult burst = trial(kUnlimitedBacklog, 800, 0);
+  burst.scenario.arrival = Arrival::kBurst;
+  burst.launch_span = std::chrono::milliseconds(50);  // 20,000 a second, and a wait of 100 ms
+  EXPECT_DOUBLE_EQ(advise({burst}).predicted_depth.value(), 1000);
 }
 
 TEST(Advice, GoesBeyondTheGridUnconfirmedWhenNothingInItIsEnough) {

@@ -40,8 +40,8 @@ std::vector<Scenario> scenarios_for(const ExperimentCommand& command, const std:
 
 /// What the number rests on, in a sentence.
 std::string reason(const Advice& advice, const Terminal& terminal) {
-  std::string text = fmt::format("with an unlimited backlog the queue was at most {} deep in {}",
-                                 with_commas(advice.deepest_queue), runs(advice.unlimited_trials));
+  std::string text = fmt::format("where nobody was turned away the queue was at most {} deep, in {}",
+                                 with_commas(advice.deepest_queue), runs(advice.lossless_trials));
   if (advice.predicted_depth) {
     text += fmt::format(" (the law says {}: {}/s x {} without an accept)",
                         with_commas(static_cast<std::uint64_t>(*advice.predicted_depth + 0.5)),

@@ -14,15 +14,18 @@ struct Advice {
   int recommended = 0;
   /// Whether trials at that very backlog turned nobody away.
   bool confirmed = false;
-  /// The deepest queue that was seen where nobody could be turned away, and in how many trials.
+  /// The deepest queue that was seen in trials that turned nobody away, and how many these were; those with
+  /// an unlimited backlog are among them.
   std::uint32_t deepest_queue = 0;
+  int lossless_trials = 0;
   int unlimited_trials = 0;
-  /// The law: clients a second x the longest that one of them waited in the queue. Stands beside
-  /// `deepest_queue` as a check; nothing if nobody waited long enough for the kernel's clock (4 ms at HZ
-  /// 250).
+  /// The law: clients a second x the longest that one of them waited in the queue, but never more than there
+  /// are. Stands beside `deepest_queue` as a check; nothing if nobody waited long enough for the kernel's
+  /// clock (4 ms at HZ 250).
   std::optional<double> predicted_depth;
-  double rate = 0;                            ///< as it came, clients a second
-  std::chrono::milliseconds longest_wait{0};  ///< in those trials
+  double rate = 0;  ///< in the trial of the deepest queue, as it came, clients a second
+  int clients = 0;  ///< in that trial
+  std::chrono::milliseconds longest_wait{0};  ///< in that trial
   /// The largest backlog of the grid that turned somebody away, and the largest share of clients that lost
   /// their first SYN.
   std::optional<int> largest_lossy;
