@@ -63,9 +63,10 @@ ConnectResult Connector::connect(const Endpoint& to, const ConnectOptions& optio
   return result;
 }
 
-/// Only an address of this machine, and a port that the kernel might pick for our own end.
+/// Only at a port that the kernel might pick for our own end; which addresses are this machine's we do not
+/// know.
 bool Connector::may_meet_itself(const Endpoint& to) const noexcept {
-  if (to.family() == AF_UNIX || !to.is_loopback()) return false;
+  if (to.family() == AF_UNIX) return false;
   return to.port() >= local_ports_.first && to.port() <= local_ports_.second;
 }
 

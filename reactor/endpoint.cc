@@ -38,6 +38,8 @@ Endpoint::Endpoint() noexcept : unix_{}, size_(sizeof(sa_family_t)) {}
 
 Endpoint::Endpoint(std::string_view ip, std::uint16_t port) : Endpoint() {
   const std::string text(ip);
+  // The calls below look at what is before a zero only.
+  if (text.find('\0') != std::string::npos) throw bad_endpoint(std::errc::invalid_argument, ip);
   if (::inet_pton(AF_INET, text.c_str(), &v4_.sin_addr) == 1) {
     v4_.sin_family = AF_INET;
     v4_.sin_port = htons(port);
@@ -59,12 +61,14 @@ Endpoint::Endpoint(std::string_view ip, std::uint16_t port) : Endpoint() {
 Endpoint Endpoint::unix_path(std::string_view path) {
   Endpoint endpoint;
   sockaddr_un& un = endpoint.unix_;
-  if (path.empty()) throw bad_endpoint(std::errc::invalid_argument, "unix:");
+  const bool is_abstract = path.starts_with('@');
+  if (path.empty() || (!is_abstract && path.find('\0') != std::string_view::npos))
+    throw bad_endpoint(std::errc::invalid_argument, fmt::format("unix:{}", path));
   if (path.size() >= sizeof(un.sun_path)) throw bad_endpoint(std::errc::filename_too_long, path);
   un.sun_family = AF_UNIX;
   std::memcpy(un.sun_path, path.data(), path.size());
   endpoint.size_ = static_cast<socklen_t>(kPathOffset + path.size());
-  if (path.front() == '@') {
+  if (is_abstract) {
     un.sun_path[0] = '\0';  // abstract, unix(7): the name starts with a zero and is as long as the size says
   } else {
     ++endpoint.size_;  // a path ends with its zero

@@ -45,16 +45,17 @@ Reactor::~Reactor() {
   // in place.
   for (std::unique_ptr<Channel>& channel : channels_) channel.reset();
   posted_.clear();
-  while (!retired_.empty()) std::exchange(retired_, {}).clear();
+  while (retired_.first != nullptr) free_all(std::exchange(retired_, {}));
 }
 
 void Reactor::turn(std::optional<Clock::duration> wait_max) {
   epoll_event events[kEventsPerTurn];
-  again_now_.swap(
-      again_);  // who stopped for a budget goes on in this turn; who stops in this turn, in the next
   const bool must_wait =
-      again_now_.empty() && retired_.empty() && !has_posted_.load(std::memory_order_relaxed);
+      again_.empty() && retired_.first == nullptr && !has_posted_.load(std::memory_order_relaxed);
   const int ready = wait(events, kEventsPerTurn, must_wait ? wait_max : Clock::duration::zero());
+  // Who stopped for a budget goes on in this turn; who stops in this turn, in the next. Not before the wait,
+  // which may throw.
+  again_now_.swap(again_);
   now_ = Clock::now();
   for (int i = 0; i < ready; ++i) {
     Channel* const channel = find_channel(ChannelId{events[i].data.u64});
@@ -83,7 +84,8 @@ int Reactor::wait(epoll_event* events, int count, std::optional<Clock::duration>
     const auto seconds = std::chrono::duration_cast<std::chrono::seconds>(*wait_max);
     const timespec timeout{.tv_sec = seconds.count(), .tv_nsec = (*wait_max - seconds).count()};
     ready = ::epoll_pwait2(epoll_.get(), events, count, &timeout, nullptr);
-    if (ready < 0 && errno == ENOSYS) {
+    // EPERM: a sandbox whose filter of system calls is older than this one.
+    if (ready < 0 && (errno == ENOSYS || errno == EPERM)) {
       const auto milliseconds = std::chrono::ceil<std::chrono::milliseconds>(*wait_max).count();
       const auto longest = static_cast<std::int64_t>(std::numeric_limits<int>::max());
       ready = ::epoll_wait(epoll_.get(), events, count, static_cast<int>(std::min(milliseconds, longest)));
@@ -136,8 +138,9 @@ void Reactor::run_posted() {
 }
 
 void Reactor::run_again() noexcept {
-  for (const ChannelId id : again_now_) {
-    Channel* const channel = find_channel(id);
+  // By index: whoever is taken in meanwhile may make adopt() move the list.
+  for (std::size_t i = 0; i < again_now_.size(); ++i) {
+    Channel* const channel = find_channel(again_now_[i]);
     if (channel == nullptr) continue;
     channel->again_ = false;
     channel->on_ready(0);
@@ -148,9 +151,16 @@ void Reactor::run_again() noexcept {
 /// `closed` handlers run in here, and may retire others, who then wait for the next turn's end: a handler
 /// that connects again and fails at once must not hold the loop.
 void Reactor::reap() noexcept {
-  reaping_.swap(retired_);
-  for (const std::unique_ptr<Reapable>& object : reaping_) object->reaped();
-  reaping_.clear();
+  const Retired reaping = std::exchange(retired_, {});
+  for (Reapable* object = reaping.first; object != nullptr; object = object->next_retired_) object->reaped();
+  free_all(reaping);
+}
+
+void Reactor::free_all(Retired retired) noexcept {
+  while (retired.first != nullptr) {
+    const std::unique_ptr<Reapable> object(retired.first);
+    retired.first = object->next_retired_;
+  }
 }
 
 void Reactor::adopt_channel(std::unique_ptr<Channel> channel) {
@@ -159,7 +169,7 @@ void Reactor::adopt_channel(std::unique_ptr<Channel> channel) {
   if (fd >= channels_.size()) channels_.resize(std::max(fd + 1, 2 * channels_.size()));
   reserve_for(again_, living_);
   reserve_for(again_now_, living_);
-  reserve_for(retired_, living_);
+  reserve_for(want_descriptor_, living_);
   assert(channels_[fd] == nullptr);
   if (++generation_ == 0) ++generation_;
   channel->id_ = ChannelId{static_cast<std::uint64_t>(generation_) << 32 | fd};
@@ -185,17 +195,21 @@ void Reactor::again(Channel& channel) noexcept {
 void Reactor::retire(Channel& channel) noexcept {
   if (channel.retired_) return;
   channel.retired_ = true;
-  retired_.push_back(std::move(channels_[static_cast<std::size_t>(channel.fd())]));
+  retire(std::unique_ptr<Reapable>(std::move(channels_[static_cast<std::size_t>(channel.fd())])));
   --living_;
   channel.fd_
       .reset();  // epoll forgets it with its last descriptor; for a duplicate's events the id finds nobody
-  if (want_descriptor_.empty()) return;
-  for (const ChannelId id : std::exchange(want_descriptor_, {})) {
+  for (const ChannelId id : want_descriptor_) {
     if (Channel* const waiting = find_channel(id)) again(*waiting);
   }
+  want_descriptor_.clear();
 }
 
-void Reactor::retire(std::unique_ptr<Reapable> object) noexcept { retired_.push_back(std::move(object)); }
+void Reactor::retire(std::unique_ptr<Reapable> object) noexcept {
+  Reapable* const last = object.release();
+  (retired_.first == nullptr ? retired_.first : retired_.last->next_retired_) = last;
+  retired_.last = last;
+}
 
 void Reactor::again_when_a_descriptor_closes(Channel& channel) {
   if (std::ranges::find(want_descriptor_, channel.id_) == want_descriptor_.end())

@@ -14,7 +14,10 @@ class Timer::Node final : public Reapable, public TimerEntry {
   Node(Reactor& reactor, std::function<void()> handler) : reactor_(reactor), handler_(std::move(handler)) {}
   ~Node() override { reactor_.timers().cancel(*this); }
 
-  void arm_at(Clock::time_point when) noexcept { reactor_.timers().arm(*this, when); }
+  void arm_at(Clock::time_point when) noexcept {
+    due_ = when;
+    reactor_.timers().arm(*this, when);
+  }
   void repeat_every(Clock::duration interval) noexcept { interval_ = interval; }
   void cancel() noexcept {
     interval_ = {};
@@ -26,9 +29,9 @@ class Timer::Node final : public Reapable, public TimerEntry {
  private:
   void expired() noexcept override {
     if (interval_ > Clock::duration::zero()) {
-      const auto due = Clock::time_point(std::chrono::nanoseconds(tick << TimerWheel::kTickBits));
-      const auto missed = std::max<std::int64_t>((reactor_.now() - due) / interval_, 0);
-      arm_at(due + (missed + 1) * interval_);
+      // From when it was due and not from its tick, which is later: that would add up.
+      const auto missed = std::max<std::int64_t>((reactor_.now() - due_) / interval_, 0);
+      arm_at(due_ + (missed + 1) * interval_);
     }
     running_ = true;
     handler_();
@@ -36,6 +39,7 @@ class Timer::Node final : public Reapable, public TimerEntry {
   }
 
   Reactor& reactor_;
+  Clock::time_point due_{};
   Clock::duration interval_{};
   bool running_ = false;
   std::function<void()> handler_;
@@ -61,6 +65,7 @@ Timer::~Timer() {
 }
 
 void Timer::arm(Clock::duration delay) noexcept {
+  if (delay <= Clock::duration::zero()) return arm_at(Clock::time_point::min());
   const Clock::time_point now = Clock::now();
   arm_at(delay < Clock::time_point::max() - now ? now + delay : Clock::time_point::max());
 }

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <array>
 #include <bit>
+#include <cassert>
 #include <chrono>
 #include <cstdint>
 #include <optional>
@@ -128,12 +129,13 @@ class TimerWheel {
 
   void insert(TimerEntry& entry) noexcept {
     if (entry.tick <= current_) return due_.append(entry);
-    const int level = (std::bit_width(entry.tick ^ current_) - 1) / kSlotBits;
+    const std::size_t level = static_cast<std::size_t>(std::bit_width(entry.tick ^ current_) - 1) / kSlotBits;
+    assert(level < kLevels);
     const std::size_t index = (entry.tick >> (level * kSlotBits)) & (kSlots - 1);
-    Slot& slot = slots_[static_cast<std::size_t>(level) * kSlots + index];
+    Slot& slot = slots_[level * kSlots + index];
     if (!slot.is_linked() || entry.tick < slot.tick_min) slot.tick_min = entry.tick;
     slot.append(entry);
-    used_[static_cast<std::size_t>(level)] |= std::uint64_t{1} << index;
+    used_[level] |= std::uint64_t{1} << index;
   }
 
   void clear_bit(std::size_t slot) noexcept {

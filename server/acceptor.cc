@@ -70,11 +70,11 @@ class Acceptor::Door final : public Channel {
     const std::optional<TcpInfo> info = tcp_info(fd());
     const std::uint32_t waiting = info ? info->queue_depth : std::numeric_limits<std::uint32_t>::max();
     if (info) stats_.queue_peak = std::max(stats_.queue_peak, waiting);
-    const std::uint32_t take =
-        std::min<std::uint32_t>(waiting, static_cast<std::uint32_t>(accepts_per_turn_max_));
+    // A dead guest may not have been one of those who wait (a firewall's EPERM), so it does not count as one.
     std::uint32_t let_in = 0;
-    for (std::uint32_t i = 0; i < take && !is_retired(); ++i) {
-      const int error = accept_one(info && waiting > 1 && i == 0);
+    for (int tries = 0; let_in < waiting && tries < accepts_per_turn_max_; ++tries) {
+      const int error = accept_one(info && waiting > 1 && tries == 0);
+      if (is_retired()) return;
       if (error == 0) {
         ++let_in;
       } else if (error == EAGAIN) {
@@ -85,9 +85,10 @@ class Acceptor::Door final : public Channel {
         return rest(error, info ? std::optional(waiting - let_in) : std::nullopt);
       }
     }
-    if (is_retired() || waiting <= take) return;
+    if (let_in >= waiting) return;
     if (let_in > 0) return reactor().again(*this);
-    rest(ECONNABORTED, waiting);  // a whole turn of dead guests: whatever that is, it must not hold the loop
+    // A whole turn of dead guests: whatever that is, it must not hold the loop.
+    rest(ECONNABORTED, info ? std::optional(waiting) : std::nullopt);
   }
 
   /// 0, or the errno. Retries only what a signal has interrupted.

@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <netinet/tcp.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 
 #include <cerrno>
 #include <limits>
@@ -14,8 +15,11 @@ namespace {
 
 int kernel_backlog(int backlog) noexcept { return backlog < 0 ? std::numeric_limits<int>::max() : backlog; }
 
-/// A path that nobody listens on any more would make bind(2) say EADDRINUSE for ever.
+/// A path that nobody listens on any more would make bind(2) say EADDRINUSE for ever. A file that is no
+/// socket refuses connections too, and is none of ours.
 void remove_dead_path(const Endpoint& endpoint) {
+  struct stat file {};
+  if (::lstat(endpoint.path().c_str(), &file) != 0 || !S_ISSOCK(file.st_mode)) return;
   std::error_code error;
   const Fd probe = open_stream_socket(AF_UNIX, error);
   if (probe && ::connect(probe.get(), endpoint.data(), endpoint.size()) != 0 && errno == ECONNREFUSED) {
@@ -31,7 +35,8 @@ void change_backlog(int listener, int backlog) {
   throw setup_error(error, "listen", local_endpoint(listener).to_string());
 }
 
-Listener::Listener(const Endpoint& endpoint, const ListenerOptions& options) {
+Listener::Listener(const Endpoint& endpoint, const ListenerOptions& options)
+    : Listener(Fd()) {  // complete from here on: if listen(2) fails, the destructor removes the path
   std::error_code error;
   const auto check = [&](const char* tried, std::error_code result) {
     if (result) throw setup_error(result, tried, endpoint.to_string());
@@ -55,7 +60,9 @@ Listener::Listener(Listener&& other) noexcept
     : socket_(std::move(other.socket_)), unix_path_(std::exchange(other.unix_path_, Endpoint())) {}
 
 Listener::~Listener() {
-  if (unix_path_.family() == AF_UNIX) ::unlink(unix_path_.path().c_str());
+  if (unix_path_.family() != AF_UNIX) return;
+  // Not path(), which needs memory.
+  ::unlink(reinterpret_cast<const sockaddr_un*>(unix_path_.data())->sun_path);
 }
 
 Endpoint Listener::endpoint() const noexcept { return local_endpoint(fd()); }

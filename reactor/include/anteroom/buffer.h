@@ -48,9 +48,9 @@ class Buffer {
 inline bool Buffer::make_room(std::size_t count) noexcept {
   constexpr std::size_t kCapacityMin = 4096;
   constexpr std::size_t kCapacityMax = static_cast<std::size_t>(-1) / 4;
-  if (count > kCapacityMax - size()) return false;
-  const std::size_t needed = size() + count;
   const std::size_t held = size();
+  if (held > kCapacityMax || count > kCapacityMax - held) return false;
+  const std::size_t needed = held + count;
   if (needed <= capacity_ / 2) {
     std::memmove(bytes_.get(), bytes_.get() + begin_, held);
   } else {

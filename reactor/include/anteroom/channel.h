@@ -25,6 +25,8 @@ class Reapable {
   friend class Reactor;
   /// The last call before the destructor, at the end of the turn.
   virtual void reaped() noexcept {}
+
+  Reapable* next_retired_ = nullptr;
 };
 
 /// One watched descriptor: its id, and what "ready" means.

@@ -106,6 +106,12 @@ class Reactor {
   TimerWheel& timers() noexcept { return *timers_; }
 
  private:
+  /// First come, first freed. Linked through themselves, so that to retire never needs memory.
+  struct Retired {
+    Reapable* first = nullptr;
+    Reapable* last = nullptr;
+  };
+
   static constexpr std::size_t kScratchBytes = 64 * 1024;  // the most that one recv takes
 
   Channel* find_channel(ChannelId id) const noexcept {
@@ -118,6 +124,7 @@ class Reactor {
   void run_posted();
   void run_again() noexcept;
   void reap() noexcept;
+  static void free_all(Retired retired) noexcept;
   void wake() noexcept;
 
   Fd epoll_;
@@ -129,8 +136,7 @@ class Reactor {
   std::vector<ChannelId> again_;                    // whom to call back next turn
   std::vector<ChannelId> again_now_;                // whom to call back this turn
   std::vector<ChannelId> want_descriptor_;          // whom to call back when a descriptor closes
-  std::vector<std::unique_ptr<Reapable>> retired_;  // whom to free at the end of the turn
-  std::vector<std::unique_ptr<Reapable>> reaping_;  // whom the end of the turn frees
+  Retired retired_;                                 // whom to free at the end of the turn
   std::unique_ptr<TimerWheel> timers_;
   std::unique_ptr<char[]> scratch_;
 

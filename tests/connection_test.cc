@@ -1,0 +1,574 @@
+#include <anteroom/acceptor.h>
+#include <anteroom/connection.h>
+#include <anteroom/connector.h>
+#include <anteroom/reactor.h>
+#include <anteroom/timer.h>
+#include <gtest/gtest.h>
+#include <signal.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <chrono>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <system_error>
+#include <vector>
+
+#include "support/descriptors.h"
+#include "support/own_network.h"
+#include "support/peer.h"
+#include "support/turns.h"
+
+namespace anteroom {
+namespace {
+
+using namespace std::chrono_literals;
+using namespace test;
+
+const std::string& large_answer() {
+  static const std::string answer = pattern(8 << 20);  // more than any socket buffer takes
+  return answer;
+}
+
+/// One guest, and the peer at the other end of its line. The handlers are the test's; it keeps the books.
+class ConnectionTest : public testing::Test {
+ protected:
+  /// Lets one peer in: the guest lives when this returns, unless its handlers have ended it.
+  void meet(ConnectionHandlers handlers, ConnectionOptions options = {}, Peer::Options peer_options = {}) {
+    AcceptorOptions acceptor_options;
+    acceptor_options.connection = options;
+    acceptor.emplace(reactor, kLoopback, keep_books(std::move(handlers)), acceptor_options);
+    peer.emplace(acceptor->endpoint(), peer_options);
+    ASSERT_TRUE(turn_until(reactor, [&] { return id != ChannelId::kNone; }));
+    turn_times(reactor, 2);  // what its registration tells is behind us
+  }
+
+  ConnectionHandlers keep_books(ConnectionHandlers handlers) {
+    return {.open =
+                [this, handler = std::move(handlers.open)](Connection& connection) {
+                  id = connection.id();
+                  if (handler) handler(connection);
+                },
+            .data =
+                [this, handler = std::move(handlers.data)](Connection& connection, std::string_view bytes) {
+                  heard += bytes;
+                  ++data_calls;
+                  if (handler) handler(connection, bytes);
+                },
+            .drained =
+                [this, handler = std::move(handlers.drained)](Connection& connection) {
+                  ++drained_calls;
+                  EXPECT_EQ(connection.unsent_bytes(), 0U);
+                  if (handler) handler(connection);
+                },
+            .closed =
+                [this, handler = std::move(handlers.closed)](Connection& connection, std::error_code why) {
+                  ++closed_calls;
+                  error = why;
+                  if (handler) handler(connection, why);
+                }};
+  }
+
+  Connection& guest() {
+    auto* const connection = reactor.find<Connection>(id);
+    EXPECT_NE(connection, nullptr);
+    return *connection;
+  }
+  bool is_over() { return peer->drain() && closed_calls == 1; }
+
+  Reactor reactor;
+  std::optional<Acceptor> acceptor;
+  std::optional<Peer> peer;
+  ChannelId id = ChannelId::kNone;
+  std::string heard;
+  int data_calls = 0;
+  int drained_calls = 0;
+  int closed_calls = 0;
+  std::error_code error;
+};
+
+void send_back(Connection& guest, std::string_view bytes) { EXPECT_TRUE(guest.send(bytes)); }
+
+// ---- Bytes there and back
+
+TEST_F(ConnectionTest, TellsWhatItIs) {
+  meet({});
+  EXPECT_TRUE(guest().is_open());
+  EXPECT_TRUE(guest().was_open());
+  EXPECT_EQ(guest().peer(), peer->local());
+  EXPECT_EQ(guest().local(), acceptor->endpoint());
+  EXPECT_EQ(guest().unsent_bytes(), 0U);
+  ASSERT_TRUE(guest().tcp_info());
+  EXPECT_TRUE(guest().tcp_info()->established);
+  EXPECT_EQ(guest().context(), nullptr);
+  guest().set_context(this);
+  EXPECT_EQ(guest().context(), this);
+}
+
+TEST_F(ConnectionTest, NeedsNoHandlers) {
+  acceptor.emplace(reactor, kLoopback, ConnectionHandlers{});
+  peer.emplace(acceptor->endpoint());
+  peer->send("nobody listens to me");
+  peer->finish();
+  ASSERT_TRUE(turn_until(reactor, [&] { return peer->drain(); }));
+  EXPECT_EQ(peer->error(), 0);
+}
+
+TEST_F(ConnectionTest, EchoesMegabytesThroughShortBuffersByteForByte) {
+  const std::string speech = pattern(3 << 20);
+  meet({.open =
+            [](Connection& guest) {
+              (void)set_socket_option(guest.fd(), SOL_SOCKET, SO_SNDBUF, 20'000);
+              (void)set_socket_option(guest.fd(), SOL_SOCKET, SO_RCVBUF, 20'000);
+            },
+        .data = send_back},
+       {.high_watermark_bytes = 30'000, .low_watermark_bytes = 10'000, .read_bytes_per_turn_max = 50'000},
+       {.receive_buffer_bytes = 100'000, .send_buffer_bytes = 50'000});
+  std::size_t sent = 0;
+  int without_progress = 0;
+  ASSERT_TRUE(turn_until(reactor, [&] {
+    // It reads only when it has not been able to send for a while, so that answers have to wait.
+    const std::size_t now = peer->send_some(std::string_view(speech).substr(sent));
+    sent += now;
+    without_progress = now > 0 ? 0 : without_progress + 1;
+    if (without_progress > 3) peer->drain();
+    return peer->received().size() == speech.size();
+  }));
+  EXPECT_TRUE(peer->received() == speech);
+  EXPECT_GT(drained_calls, 0) << "the buffers were to be too short";
+  peer->finish();
+  ASSERT_TRUE(turn_until(reactor, [&] { return is_over(); }));
+  EXPECT_FALSE(error);
+}
+
+TEST_F(ConnectionTest, EchoesMegabytesOverAUnixSocket) {
+  const std::string speech = pattern(2 << 20);
+  acceptor.emplace(reactor, Endpoint::unix_path("@anteroom-connection-test"),
+                   keep_books({.data = send_back}));
+  peer.emplace(acceptor->endpoint());
+  std::size_t sent = 0;
+  ASSERT_TRUE(turn_until(reactor, [&] {
+    if (sent < speech.size()) sent += peer->send_some(std::string_view(speech).substr(sent));
+    peer->drain();
+    return peer->received().size() == speech.size();
+  }));
+  EXPECT_TRUE(peer->received() == speech);
+  peer->close();
+  ASSERT_TRUE(turn_until(reactor, [&] { return closed_calls == 1; }));
+}
+
+TEST_F(ConnectionTest, KeepsTheOrderOfWhatItIsGiven) {
+  std::string all;
+  meet({.open = [&](Connection& guest) {
+    for (int i = 0; i < 200; ++i) {
+      const std::string piece = pattern(static_cast<std::size_t>(i) * 500, static_cast<std::uint32_t>(i));
+      EXPECT_TRUE(guest.send(piece));
+      all += piece;
+    }
+    EXPECT_GT(guest.unsent_bytes(), 0U);
+    guest.close();
+  }});
+  ASSERT_TRUE(turn_until(reactor, [&] { return is_over(); }));
+  EXPECT_TRUE(peer->received() == all);
+}
+
+TEST_F(ConnectionTest, SendsNothingWithoutHarm) {
+  meet({});
+  EXPECT_TRUE(guest().send({}));
+  EXPECT_EQ(guest().unsent_bytes(), 0U);
+  turn_times(reactor, 3);
+  EXPECT_EQ(drained_calls, 0);
+}
+
+TEST_F(ConnectionTest, IsDrainedOnlyOfWhatHadToWait) {
+  meet({});
+  EXPECT_TRUE(guest().send("short enough for the kernel to take at once"));
+  turn_times(reactor, 3);
+  EXPECT_EQ(drained_calls, 0);
+  EXPECT_TRUE(guest().send(large_answer()));
+  EXPECT_GT(guest().unsent_bytes(), 0U);
+  ASSERT_TRUE(turn_until(reactor, [&] { return peer->drain(), drained_calls == 1; }));
+  turn_times(reactor, 3);
+  EXPECT_EQ(drained_calls, 1);
+}
+
+TEST_F(ConnectionTest, MayBeAnsweredOutsideOfItsHandlers) {
+  meet({});
+  Timer timer(reactor, [&] { EXPECT_TRUE(guest().send("by a timer ")); });
+  timer.arm(0ms);
+  ASSERT_TRUE(turn_until(reactor, [&] { return peer->drain(), peer->received() == "by a timer "; }));
+  reactor.post([&] {
+    guest().send("by a task");
+    guest().close();
+  });
+  ASSERT_TRUE(turn_until(reactor, [&] { return is_over(); }));
+  EXPECT_EQ(peer->received(), "by a timer by a task");
+}
+
+// ---- Watermarks and pauses
+
+TEST_F(ConnectionTest, ReadsNoMoreFromWhoDoesNotTakeItsAnswers) {
+  constexpr std::size_t kHigh = 100'000;
+  std::size_t most = 0;
+  meet({.data =
+            [&](Connection& guest, std::string_view bytes) {
+              EXPECT_LT(guest.unsent_bytes(), kHigh) << "told of input above the high watermark";
+              EXPECT_TRUE(guest.send(bytes));
+              most = std::max(most, guest.unsent_bytes());
+            }},
+       {.high_watermark_bytes = kHigh, .low_watermark_bytes = 20'000});
+  const std::string speech = pattern(32 << 20);
+  std::size_t sent = 0;
+  int without_progress = 0;
+  ASSERT_TRUE(turn_until(reactor, [&] {
+    const std::size_t now = peer->send_some(std::string_view(speech).substr(sent));
+    sent += now;
+    without_progress = now > 0 ? 0 : without_progress + 1;
+    return without_progress > 20;
+  })) << "the peer was never stopped";
+  EXPECT_LT(sent, speech.size());
+  EXPECT_GE(most, kHigh);
+  EXPECT_LT(most, kHigh + 64 * 1024) << "one read more at most";
+  const int calls_when_stopped = data_calls;
+  turn_times(reactor, 5);
+  EXPECT_EQ(data_calls, calls_when_stopped);
+  // As soon as the peer takes its answers, it goes on.
+  ASSERT_TRUE(turn_until(reactor, [&] { return peer->drain(), peer->received().size() == sent; }));
+  EXPECT_GT(data_calls, calls_when_stopped);
+  EXPECT_TRUE(std::string_view(speech).substr(0, sent) == peer->received());
+}
+
+TEST_F(ConnectionTest, ReadsOnWhenTheLowWatermarkIsReached) {
+  meet({.open =
+            [](Connection& guest) {
+              guest.send(large_answer());
+              EXPECT_GT(guest.unsent_bytes(), 1U << 20);
+            }},
+       {.high_watermark_bytes = 1 << 20, .low_watermark_bytes = 500'000});
+  peer->send("let me say something");
+  ASSERT_TRUE(await_events(guest().fd(), POLLIN));
+  turn_times(reactor, 5);
+  EXPECT_EQ(heard, "");
+  ASSERT_TRUE(turn_until(reactor, [&] {
+    peer->drain();
+    if (heard.empty() && closed_calls == 0) return false;
+    return true;
+  }));
+  EXPECT_EQ(heard, "let me say something");
+}
+
+TEST_F(ConnectionTest, TellsNoDataWhilePaused) {
+  meet({.open = [](Connection& guest) { guest.pause_reading(); }});
+  peer->send("one ");
+  ASSERT_TRUE(await_events(guest().fd(), POLLIN));
+  turn_times(reactor, 3);
+  EXPECT_EQ(heard, "");
+  guest().resume_reading();
+  EXPECT_EQ(heard, "") << "told by the turn, and not from inside";
+  reactor.turn();
+  EXPECT_EQ(heard, "one ");
+  guest().pause_reading();
+  peer->send("two ");
+  ASSERT_TRUE(await_events(guest().fd(), POLLIN));
+  turn_times(reactor, 3);
+  guest().resume_reading();
+  guest().pause_reading();  // thought better of it
+  turn_times(reactor, 3);
+  EXPECT_EQ(heard, "one ");
+  guest().resume_reading();
+  guest().resume_reading();
+  turn_times(reactor, 3);
+  EXPECT_EQ(heard, "one two ");
+  EXPECT_EQ(data_calls, 2);
+}
+
+TEST_F(ConnectionTest, PausedInDataIsToldNoMoreInThatTurnAndAllOfItLater) {
+  meet({.data = [](Connection& guest, std::string_view) { guest.pause_reading(); }});
+  (void)set_socket_option(guest().fd(), SOL_SOCKET, SO_RCVBUF, 1 << 20);
+  const std::string speech = pattern(300'000);
+  std::size_t sent = 0;
+  int calls = 0;
+  ASSERT_TRUE(turn_until(reactor, [&] {
+    sent += peer->send_some(std::string_view(speech).substr(sent));
+    EXPECT_LE(data_calls, calls + 1) << "told again though it was paused";
+    calls = data_calls;
+    guest().resume_reading();
+    return heard.size() == speech.size();
+  }));
+  EXPECT_TRUE(heard == speech);
+  EXPECT_GT(data_calls, 3);
+}
+
+TEST_F(ConnectionTest, SeesTheEndOnceItIsNoLongerPaused) {
+  meet({.open = [](Connection& guest) { guest.pause_reading(); }});
+  peer->send("last words");
+  peer->close();
+  ASSERT_TRUE(await_events(guest().fd(), POLLIN | POLLRDHUP));
+  turn_times(reactor, 3);
+  EXPECT_EQ(closed_calls, 0);
+  guest().resume_reading();
+  ASSERT_TRUE(turn_until(reactor, [&] { return closed_calls == 1; }));
+  EXPECT_EQ(heard, "last words");
+  EXPECT_FALSE(error);
+}
+
+TEST_F(ConnectionTest, ReadsNoMoreThanItsShareInOneTurn) {
+  constexpr std::size_t kShare = 10'000;
+  std::size_t most = 0;
+  meet({}, {.read_bytes_per_turn_max = kShare});
+  Peer other(acceptor->endpoint());
+  const std::string speech = pattern(1 << 20);
+  std::size_t sent = 0;
+  ASSERT_TRUE(turn_until(reactor, [&] {
+    sent += peer->send_some(std::string_view(speech).substr(sent));
+    const std::size_t before = heard.size();
+    reactor.turn(0ms);
+    most = std::max(most, heard.size() - before);
+    return heard.size() == speech.size();
+  }));
+  // One read takes 64 KiB at most, and a turn may have an event and a call that was asked for.
+  EXPECT_LE(most, 2 * (kShare + 64 * 1024));
+  EXPECT_TRUE(heard == speech);
+}
+
+// ---- Ends
+
+TEST_F(ConnectionTest, SendsAllOfALargeAnswerBeforeItCloses) {
+  meet({.data = [](Connection& guest, std::string_view) {
+    EXPECT_TRUE(guest.send(large_answer()));
+    guest.close();
+    EXPECT_FALSE(guest.is_open());
+    EXPECT_FALSE(guest.send("too late"));
+    EXPECT_GT(guest.unsent_bytes(), 0U);
+  }});
+  peer->send("question");
+  ASSERT_TRUE(turn_until(reactor, [&] {
+    if (peer->drain()) peer->close();
+    return closed_calls == 1;
+  }));
+  EXPECT_TRUE(peer->received() == large_answer());
+  EXPECT_EQ(peer->error(), 0);
+  EXPECT_FALSE(error);
+}
+
+// close(2) with input unread would send a reset, which overtakes the answer and throws away what the peer has
+// not read.
+TEST_F(ConnectionTest, SendsAllOfALargeAnswerWhileInputStillArrives) {
+  meet({.data = [](Connection& guest, std::string_view) {
+    guest.send(large_answer());
+    guest.close();
+  }});
+  ASSERT_TRUE(turn_until(reactor, [&] {
+    peer->send_some("I am not listening, I am talking. ");
+    return peer->drain();
+  }));
+  EXPECT_TRUE(peer->received() == large_answer());
+  EXPECT_EQ(peer->error(), 0) << "an orderly end, and no reset";
+  for (int i = 0; i < 10; ++i) {
+    peer->send_some("still talking");
+    reactor.turn(0ms);
+  }
+  peer->close();
+  ASSERT_TRUE(turn_until(reactor, [&] { return closed_calls == 1; }));
+}
+
+TEST_F(ConnectionTest, SendsAShortAnswerWholeThoughInputIsLeftUnread) {
+  meet({.data = [](Connection& guest, std::string_view) {
+    guest.send("enough!");
+    guest.close();
+  }});
+  (void)set_socket_option(guest().fd(), SOL_SOCKET, SO_RCVBUF, 1 << 20);
+  const std::string speech(200'000, 'x');  // three reads and more, of which one is read
+  const std::size_t sent = peer->send_some(speech);
+  ASSERT_TRUE(turn_until(reactor, [&] { return peer->drain(); }));
+  EXPECT_GT(sent, 64U * 1024) << "more was to be there than one read takes";
+  EXPECT_EQ(peer->received(), "enough!");
+  EXPECT_EQ(peer->error(), 0);
+}
+
+TEST_F(ConnectionTest, LosesWhatWaitsWhenAborted) {
+  meet({.open = [](Connection& guest) { guest.send(large_answer()); }});
+  guest().abort();
+  EXPECT_EQ(closed_calls, 0) << "told by the turn";
+  ASSERT_TRUE(turn_until(reactor, [&] { return is_over(); }));
+  EXPECT_EQ(peer->error(), ECONNRESET);
+  EXPECT_LT(peer->received().size(), large_answer().size());
+  EXPECT_EQ(error, std::errc::operation_canceled);
+}
+
+TEST_F(ConnectionTest, AnswersAPeerThatHasClosedItsHalf) {
+  // Its end is read while nearly all of the answer still waits.
+  meet({.data = [](Connection& guest, std::string_view) { guest.send(large_answer()); }},
+       {.high_watermark_bytes = 64 << 20});
+  peer->send("question");
+  peer->finish();
+  ASSERT_TRUE(turn_until(reactor, [&] { return is_over(); }));
+  EXPECT_TRUE(peer->received() == large_answer());
+  EXPECT_EQ(peer->error(), 0);
+  EXPECT_FALSE(error);
+}
+
+TEST_F(ConnectionTest, AnswersAPeerThatHadClosedItsHalfBeforeItWasLetIn) {
+  acceptor.emplace(
+      reactor, kLoopback,
+      keep_books({.data = [](Connection& guest, std::string_view) { guest.send(large_answer()); }}));
+  peer.emplace(acceptor->endpoint());
+  peer->send("question");
+  peer->finish();
+  ASSERT_TRUE(turn_until(reactor, [&] { return is_over(); }));
+  EXPECT_TRUE(peer->received() == large_answer());
+  EXPECT_FALSE(error);
+}
+
+TEST_F(ConnectionTest, AnswersPieceByPieceAPeerThatHasClosedItsHalf) {
+  constexpr std::size_t kPiece = 3'000'000;
+  std::size_t given = 0;
+  const auto produce = [&](Connection& guest) {
+    while (given < large_answer().size() && guest.unsent_bytes() == 0) {
+      const auto piece = std::string_view(large_answer()).substr(given, kPiece);
+      EXPECT_TRUE(guest.send(piece));
+      given += piece.size();
+    }
+  };
+  meet({.data = [&](Connection& guest, std::string_view) { produce(guest); }, .drained = produce},
+       {.high_watermark_bytes = 64 << 20});
+  peer->send("question");
+  peer->finish();
+  ASSERT_TRUE(turn_until(reactor, [&] { return is_over(); }));
+  EXPECT_TRUE(peer->received() == large_answer());
+  EXPECT_GT(drained_calls, 1);
+  EXPECT_FALSE(error);
+}
+
+TEST_F(ConnectionTest, GivesUpAPeerThatNeverReads) {
+  meet({.open = [](Connection& guest) { guest.send(large_answer()); }}, {.linger = 40ms});
+  turn_times(reactor, 5);
+  const auto begin = Reactor::Clock::now();
+  guest().close();
+  ASSERT_TRUE(turn_until(reactor, [&] { return closed_calls == 1; }));
+  EXPECT_EQ(error, std::errc::timed_out);
+  EXPECT_GE(Reactor::Clock::now() - begin, 40ms);
+}
+
+TEST_F(ConnectionTest, WaitsForAPeerThatReadsSlowly) {
+  const std::string answer = pattern(8 << 20, 2);
+  meet({.open =
+            [&](Connection& guest) {
+              guest.send(answer);
+              guest.close();
+            }},
+       {.linger = 300ms});
+  std::string received;
+  const auto begin = Reactor::Clock::now();
+  Timer timer;
+  timer = Timer(reactor, [&] {  // takes the answer in sips, for longer than the deadline
+    std::string sip(400'000, '\0');
+    const ssize_t count = ::recv(peer->fd(), sip.data(), sip.size(), MSG_DONTWAIT);
+    if (count > 0) received.append(sip, 0, static_cast<std::size_t>(count));
+    if (count == 0) timer.cancel();
+  });
+  timer.arm_every(20ms);
+  ASSERT_TRUE(turn_until(reactor, [&] { return !timer.is_armed() && closed_calls == 1; }));
+  EXPECT_GT(Reactor::Clock::now() - begin, 300ms) << "the peer was to be slow";
+  EXPECT_TRUE(received == answer);
+  EXPECT_FALSE(error);
+}
+
+TEST_F(ConnectionTest, LeavesAPeerThatNeverClosesAfterAWhile) {
+  meet({.data =
+            [](Connection& guest, std::string_view) {
+              guest.send("served");
+              guest.close();
+            }},
+       {.linger = 30ms});
+  const auto begin = Reactor::Clock::now();
+  peer->send("question");
+  ASSERT_TRUE(turn_until(reactor, [&] { return is_over(); }));
+  EXPECT_GE(Reactor::Clock::now() - begin, 30ms);
+  EXPECT_EQ(peer->received(), "served");
+  EXPECT_FALSE(error) << "it has been served all the same";
+}
+
+TEST_F(ConnectionTest, SaysThatItsPeerHasReset) {
+  meet({});
+  peer->reset();
+  ASSERT_TRUE(turn_until(reactor, [&] { return closed_calls == 1; }));
+  EXPECT_EQ(error, std::errc::connection_reset);
+}
+
+TEST_F(ConnectionTest, SaysThatItsPeerHasResetWhileItsAnswerWaited) {
+  meet({.open = [](Connection& guest) { guest.send(large_answer()); }});
+  peer->reset();
+  ASSERT_TRUE(turn_until(reactor, [&] { return closed_calls == 1; }));
+  EXPECT_EQ(error, std::errc::connection_reset);
+}
+
+TEST_F(ConnectionTest, SaysThatItsPeerHasResetWhileItWasClosing) {
+  meet({.open = [](Connection& guest) {
+    guest.send(large_answer());
+    guest.close();
+  }});
+  peer->reset();
+  ASSERT_TRUE(turn_until(reactor, [&] { return closed_calls == 1; }));
+  EXPECT_TRUE(error == std::errc::connection_reset || error == std::errc::broken_pipe) << error.message();
+}
+
+TEST_F(ConnectionTest, SendsToAPeerThatIsGoneWithoutDyingOfSigpipe) {
+  struct sigaction before {};
+  ::sigaction(SIGPIPE, nullptr, &before);
+  ASSERT_EQ(before.sa_handler, SIG_DFL) << "the test would prove nothing";
+  meet({});
+  peer->reset();
+  ASSERT_TRUE(await_events(guest().fd(), POLLERR));
+  Connection& connection = guest();
+  for (int i = 0; i < 3; ++i) EXPECT_FALSE(connection.send("anybody there?"));
+  EXPECT_EQ(connection.unsent_bytes(), 0U);
+  EXPECT_EQ(closed_calls, 0) << "told by the turn";
+  ASSERT_TRUE(turn_until(reactor, [&] { return closed_calls == 1; }));
+  EXPECT_EQ(error, std::errc::connection_reset);
+}
+
+TEST_F(ConnectionTest, IsToldWhatCameBeforeASendFailed) {
+  meet({});
+  peer->send("last words");
+  ASSERT_TRUE(await_events(guest().fd(), POLLIN));
+  peer->reset();
+  ASSERT_TRUE(await_events(guest().fd(), POLLERR));
+  EXPECT_FALSE(guest().send("too late"));
+  ASSERT_TRUE(turn_until(reactor, [&] { return closed_calls == 1; }));
+  EXPECT_EQ(heard, "last words");
+  EXPECT_EQ(error, std::errc::connection_reset);
+}
+
+TEST_F(ConnectionTest, RefusesToSendOnceItIsClosing) {
+  meet({});
+  Connection& connection = guest();
+  connection.close();
+  EXPECT_FALSE(connection.is_open());
+  EXPECT_FALSE(connection.send("too late"));
+  ASSERT_TRUE(turn_until(reactor, [&] { return is_over(); }));
+  EXPECT_EQ(peer->received(), "");
+  EXPECT_EQ(peer->error(), 0);
+  EXPECT_FALSE(error);
+}
+
+TEST_F(ConnectionTest, LeavesNoDescriptorBehind) {
+  const int before = open_descriptors();
+  {
+    Reactor other;
+    int ended = 0;
+    Acceptor door(
+        other, kLoopback,
+        {.data = [](Connection& guest, std::string_view bytes) { guest.send(bytes), guest.close(); },
+         .closed = [&](Connection&, std::error_code) { ++ended; }});
+    Connector connector(other, {.open = [](Connection& caller) { caller.send("hello"); },
+                                .closed = [&](Connection&, std::error_code) { ++ended; }});
+    for (int i = 0; i < 50; ++i) ASSERT_FALSE(connector.connect(door.endpoint()).error);
+    ASSERT_TRUE(turn_until(other, [&] { return ended == 100; }));
+  }
+  EXPECT_EQ(open_descriptors(), before);
+}
+
+}  // namespace
+}  // namespace anteroom

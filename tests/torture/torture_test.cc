@@ -1,0 +1,236 @@
+#include <anteroom/connector.h>
+#include <anteroom/reactor.h>
+#include <fmt/format.h>
+#include <gtest/gtest.h>
+#include <signal.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <chrono>
+#include <string>
+#include <vector>
+
+#include "faults.h"
+#include "scenario.h"
+
+namespace anteroom::torture {
+namespace {
+
+using faults::Call;
+using faults::Fault;
+using faults::kForEver;
+
+constexpr int kFaultPointsMin = 1000;
+constexpr int kFailuresMax = 3;  // of one test: then the rest is noise
+constexpr int kUnknownError = 4000;
+
+int fault_points = 0;
+
+/// The errors of the manual pages that can befall these calls, and where the kernel or a security module may
+/// give any, one that nobody knows. EBADF, EFAULT and ENOTSOCK are left to calls whose every error has to be
+/// survived.
+std::vector<int> errors_of(Call call) {
+  switch (call) {
+    case Call::kAccept4:
+      return {EAGAIN,      EBADF,           ECONNABORTED, EFAULT,          EINTR,    EINVAL, EMFILE,
+              ENFILE,      ENOBUFS,         ENOMEM,       ENOTSOCK,        EPERM,    EPROTO, EOPNOTSUPP,
+              ENOSR,       ESOCKTNOSUPPORT, ETIMEDOUT,    EPROTONOSUPPORT, ENETDOWN, ENONET, EHOSTDOWN,
+              ENOPROTOOPT, EHOSTUNREACH,    ENETUNREACH,  kUnknownError};
+    case Call::kBind:
+      return {EACCES, EADDRINUSE, EADDRNOTAVAIL, EINVAL, ELOOP, ENAMETOOLONG, ENOENT, ENOMEM, ENOTDIR, EROFS};
+    case Call::kClose:
+      return {EINTR, EIO, ENOSPC, EDQUOT};
+    case Call::kConnect:
+      return {EACCES,   EADDRINUSE,  EADDRNOTAVAIL, EAFNOSUPPORT, EAGAIN,       EALREADY,    EBADF,
+              EFAULT,   EINPROGRESS, EINTR,         EISCONN,      ECONNREFUSED, ENETUNREACH, EHOSTUNREACH,
+              ENOTSOCK, ENOBUFS,     EPERM,         EPROTOTYPE,   ETIMEDOUT,    ENOENT,      kUnknownError};
+    case Call::kEpollCreate1:
+      return {EMFILE, ENFILE, ENOMEM};
+    case Call::kEpollCtl:
+      return {EEXIST, ELOOP, ENOENT, ENOMEM, ENOSPC, EPERM};
+    case Call::kEpollPwait2:
+      return {EINTR, ENOSYS, EPERM, EINVAL};
+    case Call::kEpollWait:
+      return {EINTR, EINVAL};
+    case Call::kEventfd:
+    case Call::kSignalfd:
+      return {EMFILE, ENFILE, ENODEV, ENOMEM};
+    case Call::kFcntl:
+      return {EACCES, EPERM};
+    case Call::kGetpeername:
+      return {ENOBUFS, ENOTCONN};
+    case Call::kGetsockname:
+      return {ENOBUFS};
+    case Call::kGetsockopt:
+      return {EBADF, EFAULT, EINVAL, ENOPROTOOPT, ENOTSOCK, ENOMEM, EACCES, kUnknownError};
+    case Call::kListen:
+      return {EADDRINUSE, EOPNOTSUPP};
+    case Call::kLstat:
+      return {EACCES, ENOENT, ENOMEM, ENOTDIR};
+    case Call::kOpen:
+      return {EACCES, EINTR, EMFILE, ENFILE, ENOENT, ENOMEM};
+    case Call::kPpoll:
+      return {EINTR, ENOMEM};
+    case Call::kRead:
+      return {EAGAIN, EINTR};
+    case Call::kRecv:
+      return {EAGAIN,   EBADF,    ECONNREFUSED, ECONNRESET,   EFAULT,   EINTR, EINVAL,       ENOMEM,
+              ENOTCONN, ENOTSOCK, ETIMEDOUT,    EHOSTUNREACH, ENETDOWN, EPIPE, kUnknownError};
+    case Call::kSend:
+      return {EACCES,   EAGAIN,     EALREADY, EBADF,     ECONNRESET,   EDESTADDRREQ, EFAULT,
+              EINTR,    EINVAL,     EISCONN,  EMSGSIZE,  ENOBUFS,      ENOMEM,       ENOTCONN,
+              ENOTSOCK, EOPNOTSUPP, EPIPE,    ETIMEDOUT, EHOSTUNREACH, ENETDOWN,     kUnknownError};
+    case Call::kSetsockopt:
+      return {EDOM, EINVAL, ENOBUFS, ENOMEM, ENOPROTOOPT, EPERM};
+    case Call::kShutdown:
+      return {ENOTCONN, ENOBUFS, EINVAL};
+    case Call::kSocket:
+      return {EACCES, EAFNOSUPPORT, EINVAL, EMFILE, ENFILE, ENOBUFS, ENOMEM, EPROTONOSUPPORT};
+    case Call::kSocketError:
+      return {ECONNREFUSED, ECONNRESET, ETIMEDOUT, EHOSTUNREACH, ENETUNREACH, kUnknownError};
+    case Call::kUnlink:
+      return {EACCES, EBUSY, EIO, ENOENT, EPERM, EROFS};
+    case Call::kWrite:
+      return {EAGAIN, EINTR};
+    case Call::kNew:
+    case Call::kNewNothrow:
+      return {ENOMEM};
+    case Call::kCount:
+      break;
+  }
+  return {};
+}
+
+/// How few bytes a call may move.
+std::vector<int> short_counts_of(Call call) {
+  if (call == Call::kRecv || call == Call::kSend) return {1, 2, 7};
+  if (call == Call::kGetsockopt) return {104};  // tcp_info of Linux 2.6
+  return {};
+}
+
+/// What is over as soon as it has happened.
+bool is_transient(int error) { return error == EINTR || error == EINPROGRESS || error == EAGAIN; }
+
+/// One of each kind, to last longer than once.
+bool is_in_earnest(Call call, int error) {
+  switch (call) {
+    case Call::kAccept4:
+      return error == EMFILE || error == ENFILE || error == ENOBUFS || error == ENOMEM ||
+             error == ECONNABORTED || error == kUnknownError;
+    case Call::kRecv:
+      return error == ECONNRESET || error == ENOMEM;
+    case Call::kSend:
+      return error == EPIPE || error == ENOBUFS;
+    default:
+      return true;
+  }
+}
+
+/// How often in a row. An EINTR or EAGAIN that lasts for ever is none. A doorman who rests needs 20 ms each
+/// time.
+std::vector<int> persistences_of(Call call, int error, int nth) {
+  if (error == 0 || is_transient(error)) return {1, 3, 100};
+  if (!is_in_earnest(call, error) || (call == Call::kAccept4 && nth > 8)) return {1};
+  return {1, 3, kForEver};
+}
+
+class Torture : public ::testing::TestWithParam<Call> {
+ protected:
+  void try_all(const Scenario& scenario) {
+    const Call call = GetParam();
+    const int calls = run(scenario, nullptr).counts[static_cast<std::size_t>(call)];
+    for (int nth = 1; nth <= calls; ++nth) {
+      for (const int error : errors_of(call)) {
+        if (!scenario.tries_every_error && !is_transient(error) && !is_in_earnest(call, error)) continue;
+        for (const int times : persistences_of(call, error, nth)) {
+          attempt(scenario, {.call = call, .nth = nth, .times = times, .error = error});
+        }
+      }
+      for (const int bytes : short_counts_of(call)) {
+        for (const int times : persistences_of(call, 0, nth)) {
+          attempt(scenario, {.call = call, .nth = nth, .times = times, .bytes_max = bytes});
+        }
+      }
+    }
+  }
+
+ private:
+  void attempt(const Scenario& scenario, const Fault& fault) {
+    if (failures_ >= kFailuresMax) return;
+    const Report report = run(scenario, &fault);
+    if (report.injected > 0) ++fault_points;
+    if (report.failure.empty()) return;
+    ++failures_;
+    ADD_FAILURE() << scenario.name << ", where " << fault.to_string() << ": " << report.failure;
+  }
+
+  int failures_ = 0;
+};
+
+/// Adds up at the end.
+class Books : public ::testing::Environment {
+ public:
+  void SetUp() override { begin_ = std::chrono::steady_clock::now(); }
+  void TearDown() override {
+    const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - begin_;
+    fmt::print("torture: {} fault points in {:.1f} s\n", fault_points, seconds.count());
+    const bool are_all = GTEST_FLAG_GET(filter) == "*";
+    EXPECT_GE(fault_points, are_all ? kFaultPointsMin : 0);
+  }
+
+ private:
+  std::chrono::steady_clock::time_point begin_;
+};
+
+[[maybe_unused]] const auto* const books = ::testing::AddGlobalTestEnvironment(new Books);
+
+TEST(Torture, BeginsWithRunsWithoutAFault) {
+  for (const Scenario& scenario : scenarios()) {
+    for (int i = 0; i < 10; ++i) EXPECT_EQ(run(scenario, nullptr).failure, "") << scenario.name;
+  }
+}
+
+TEST(Torture, ReachesEveryCall) {
+  std::array<int, faults::kCalls> counts{};
+  for (const Scenario& scenario : scenarios()) {
+    const Report report = run(scenario, nullptr);
+    std::ranges::transform(counts, report.counts, counts.begin(), std::plus<>());
+  }
+  for (std::size_t call = 0; call < faults::kCalls; ++call) {
+    EXPECT_GT(counts[call], 0) << faults::name(static_cast<Call>(call));
+  }
+}
+
+/// Whom it was about to call back is called back by the next turn, which does not wait for something else
+/// first.
+TEST(Reactor, LosesNothingWhenAWaitFails) {
+  int closed = 0;
+  Reactor reactor;
+  Connector connector(reactor, {.closed = [&](Connection&, std::error_code) { ++closed; }});
+  connector.connect(Endpoint::unix_path("@anteroom-torture-where-nobody-listens"));
+  const Fault fault{.call = Call::kEpollWait, .error = EINVAL};
+  faults::begin(&fault, "a reactor");
+  {
+    const faults::Tortured tortured;
+    EXPECT_THROW(reactor.turn(), std::system_error);
+  }
+  faults::disarm();
+  reactor.turn(std::chrono::seconds(10));
+  EXPECT_EQ(closed, 1);
+}
+
+TEST_P(Torture, CostsNobodyMoreThanTheFaultTakes) {
+  for (const Scenario& scenario : scenarios()) try_all(scenario);
+}
+
+std::vector<Call> every_call() {
+  std::vector<Call> calls;
+  for (std::size_t call = 0; call < faults::kCalls; ++call) calls.push_back(static_cast<Call>(call));
+  return calls;
+}
+
+INSTANTIATE_TEST_SUITE_P(Of, Torture, ::testing::ValuesIn(every_call()),
+                         [](const auto& call) { return std::string(faults::name(call.param)); });
+
+}  // namespace
+}  // namespace anteroom::torture
