@@ -67,6 +67,7 @@ std::vector<Summary> summarize(const std::vector<TrialResult>& trials) {
     cells[{trial.scenario.server, backlog == kUnlimitedBacklog ? kLast : backlog}].push_back(&trial);
   }
   std::vector<Summary> summaries;
+  summaries.reserve(cells.size());
   for (const auto& [cell, in_cell] : cells) summaries.push_back(summarize_cell(in_cell));
   return summaries;
 }

@@ -118,7 +118,7 @@ std::vector<int> parse_backlogs(const std::string& text) {
     backlogs.push_back(last);
   } while (!rest.empty());
   std::ranges::sort(backlogs);
-  backlogs.erase(std::ranges::unique(backlogs).begin(), backlogs.end());
+  backlogs.erase(std::unique(backlogs.begin(), backlogs.end()), backlogs.end());
   return backlogs;
 }
 

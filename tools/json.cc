@@ -163,7 +163,7 @@ std::string write_output(const std::string& path, const std::string& text) {
   Fd file(::open(written.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666));
   if (!file) return last_words(written);
   if (write_all(file.get(), text) && (!replace || std::rename(written.c_str(), path.c_str()) == 0)) return {};
-  const std::string why = last_words(path);
+  std::string why = last_words(path);
   if (replace) ::unlink(written.c_str());
   return why;
 }

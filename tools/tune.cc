@@ -9,8 +9,9 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cmath>
 #include <cstdio>
-#include <set>
+#include <iterator>
 #include <utility>
 
 #include "json.h"
@@ -38,14 +39,15 @@ std::vector<Scenario> scenarios_for(const ExperimentCommand& command, const std:
   return scenarios;
 }
 
+std::uint64_t rounded(double number) { return static_cast<std::uint64_t>(std::llround(number)); }
+
 /// What the number rests on, in a sentence.
 std::string reason(const Advice& advice, const Terminal& terminal) {
   std::string text = fmt::format("where nobody was turned away the queue was at most {} deep, in {}",
                                  with_commas(advice.deepest_queue), runs(advice.lossless_trials));
   if (advice.predicted_depth) {
     text += fmt::format(" (the law says {}: {}/s x {} without an accept)",
-                        with_commas(static_cast<std::uint64_t>(*advice.predicted_depth + 0.5)),
-                        with_commas(static_cast<std::uint64_t>(advice.rate + 0.5)),
+                        with_commas(rounded(*advice.predicted_depth)), with_commas(rounded(advice.rate)),
                         short_duration(advice.longest_wait, terminal));
   }
   if (advice.confirmed) {

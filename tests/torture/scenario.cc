@@ -971,7 +971,7 @@ void setting_up(const Fault* fault, Report& report) {
   });
   if (!report.failure.empty()) return;
 
-  // What is on the heap goes under torture too.
+  const auto open_before = open_descriptors().count();
   std::optional<Reactor> reactor;
   refuses(fault, report, [&] {
     reactor.emplace();
@@ -985,6 +985,8 @@ void setting_up(const Fault* fault, Report& report) {
   if (reactor && report.failure.empty()) {
     faults::disarm();
     refuses(nullptr, report, [&] { reactor->turn(milliseconds(0)); });
+    // epoll and its eventfd: what did not come about, or has ended, leaves nothing in the reactor's hands.
+    if (open_descriptors().count() != open_before + 2) report.failure = "a descriptor stays with the reactor";
     faults::rearm();
   }
   const Tortured tortured;
