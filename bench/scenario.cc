@@ -116,7 +116,9 @@ nanoseconds Scenario::first_stall() const noexcept {
 }
 
 std::optional<double> Scenario::stall_loss() const noexcept {
-  if (stall <= nanoseconds(0) || arrival == Arrival::kBurst || backlog < 0) return std::nullopt;
+  constexpr std::chrono::milliseconds kFirstRetransmit{900};
+  if (stall <= nanoseconds(0) || stall > kFirstRetransmit || arrival == Arrival::kBurst || backlog < 0)
+    return std::nullopt;
   const nanoseconds within_load = std::min(stall, load_length() - first_stall());
   return std::max(rate * std::chrono::duration<double>(within_load).count() - (backlog + 1), 0.0);
 }

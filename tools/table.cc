@@ -140,6 +140,10 @@ std::string share(double value) {
 
 std::string tune_table(const std::vector<Summary>& rows, int recommended, const Terminal& terminal) {
   std::vector<Column> columns = common_columns(terminal);
+  if (std::ranges::any_of(rows, [](const Summary& row) { return row.stall_loss.has_value(); })) {
+    columns.push_back({"in the stall", [](const Summary& row) { return number(row.first_stall_drops); }, 1});
+    columns.push_back({"law", [](const Summary& row) { return number(row.stall_loss.value_or(0)); }, 1});
+  }
   columns.insert(columns.begin(),
                  {"backlog", [](const Summary& row) { return print_backlog(row.backlog); }, 99});
   return Table(std::move(columns), terminal, 1).print(rows, [&](const Summary& row, const std::string& line) {

@@ -3,10 +3,12 @@
 #include <fmt/format.h>
 #include <gtest/gtest.h>
 #include <signal.h>
+#include <sys/eventfd.h>
 
 #include <algorithm>
 #include <cerrno>
 #include <chrono>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -217,6 +219,31 @@ TEST(Reactor, LosesNothingWhenAWaitFails) {
   faults::disarm();
   reactor.turn(std::chrono::seconds(10));
   EXPECT_EQ(closed, 1);
+}
+
+/// Asks to be called again, and then takes in many others, so that the reactor's lists have to grow.
+class Host final : public Channel {
+ public:
+  Host(Reactor& reactor, int guests, int& called)
+      : Channel(reactor, Fd(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK))), guests_(guests), called_(called) {}
+
+ private:
+  void on_ready(std::uint32_t /*events*/) noexcept override {
+    ++called_;
+    for (int i = 0; i < guests_; ++i) reactor().adopt(std::make_unique<Host>(reactor(), 0, called_));
+  }
+
+  const int guests_;
+  int& called_;
+};
+
+/// Seen by AddressSanitizer only: the list of whom to call back moved while it was being read.
+TEST(Reactor, MayTakeInManyWhileItCallsBack) {
+  Reactor reactor;
+  int called = 0;
+  for (int i = 0; i < 2; ++i) reactor.again(reactor.adopt(std::make_unique<Host>(reactor, 64, called)));
+  reactor.turn();
+  EXPECT_EQ(called, 2);
 }
 
 TEST_P(Torture, CostsNobodyMoreThanTheFaultTakes) {

@@ -41,8 +41,8 @@ struct Scenario {
   std::chrono::nanoseconds first_stall() const noexcept;
 
   /// The law: while nobody is accepted the queue grows by rate x stall, and turns away whoever finds it full,
-  /// which is at backlog + 1. How many a stall turns away; nothing without a stall, in a burst, or with an
-  /// unlimited backlog.
+  /// which is at backlog + 1. How many the first stall turns away; nothing without a stall, with one so long
+  /// that SYNs come again while it lasts (0.9 s), in a burst, or with an unlimited backlog.
   std::optional<double> stall_loss() const noexcept;
 
   /// "server=reactor backlog=128 clients=2000 arrival=steady rate=5000 stall=100ms ...", which parse() reads.
