@@ -37,7 +37,7 @@ class Table {
       for (const Summary& row : rows) {
         std::vector<std::string>& in_row = cells.emplace_back();
         for (std::size_t i = 0; i < columns_.size(); ++i) {
-          in_row.push_back(columns_[i].cell(row));
+          in_row.push_back(row.runs == 0 && i > 0 ? "-" : columns_[i].cell(row));
           widths[i] = std::max(widths[i], display_width(in_row.back()));
         }
       }
@@ -84,7 +84,6 @@ std::string number(double value) {
 Column latency(std::string heading, double at, int keep, const Terminal& terminal) {
   return {std::move(heading),
           [at, &terminal](const Summary& row) {
-            if (row.runs == 0) return std::string("-");
             const std::string value = short_duration(row.first_byte.percentile(at), terminal);
             return row.is_lower_bound(at) ? ">" + value : value;
           },
