@@ -213,6 +213,7 @@ std::size_t Connection::write_now(std::string_view bytes) noexcept {
 /// The peer has reset, or the kernel has no memory. What the peer sent before may still lie there: the turn
 /// reads it first.
 void Connection::send_failed(std::error_code error) noexcept {
+  is_truncated_ = true;
   if (state_ != State::kOpen || peer_has_ended_) return end(error);
   state_ = State::kFailing;
   error_ = error.value();
@@ -290,6 +291,8 @@ void Connection::abort() noexcept {
 
 void Connection::end(std::error_code error) noexcept {
   if (state_ == State::kEnded) return;
+  // A FIN would say that this was all.
+  if (error && (is_truncated_ || !output_.empty())) reset_on_close(fd());
   state_ = State::kEnded;
   error_ = error.value();
   output_.clear();

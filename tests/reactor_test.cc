@@ -371,6 +371,18 @@ TEST(Reactor, IsWokenByAPost) {
   other.join();
 }
 
+TEST(Reactor, WaitsAgainOnceAllThatWasPostedHasRun) {
+  Reactor reactor;
+  int ran = 0;
+  reactor.post([&] { ++ran; });
+  reactor.turn();
+  EXPECT_EQ(ran, 1);
+  reactor.turn(0ms);  // the wake-up of the post
+  const auto begin = Clock::now();
+  reactor.turn(5ms);
+  EXPECT_GE(Clock::now() - begin, 5ms);
+}
+
 TEST(Reactor, KeepsTheOrderOfEachThreadThatPosts) {
   constexpr int kThreads = 6;
   constexpr int kPosts = 3000;

@@ -28,8 +28,8 @@ struct ConnectionHandlers {
   /// All that waited to be sent has been given to the kernel.
   std::function<void(Connection&)> drained;
   /// It is over; told exactly once, and last, of each connection, also of one that never got to `open`. No
-  /// `error` means an orderly end. The descriptor is closed already; id(), context() and was_open() still
-  /// answer.
+  /// `error` means an orderly end; with one, a peer that did not get all that was sent to it gets a reset.
+  /// The descriptor is closed already; id(), context() and was_open() still answer.
   std::function<void(Connection&, std::error_code error)> closed;
 };
 
@@ -155,6 +155,7 @@ class Connection final : public Channel {
   bool check_self_connect_ = false;
   bool more_to_read_ = false;  // reading stopped before it met EAGAIN
   bool has_hung_up_ = false;   // epoll has told of a FIN or an error, so a short read proves nothing
+  bool is_truncated_ = false;  // something that was to be sent is lost
   int error_ = 0;              // errno
   const Kind* kind_;
   void* context_ = nullptr;
