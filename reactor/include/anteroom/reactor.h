@@ -50,8 +50,8 @@ class Reactor {
   /// Ends run() at the end of the current turn. From any thread, from a handler.
   void stop() noexcept;
 
-  /// Runs `task` in this reactor's thread, in the turn after this one. From any thread, from a handler.
-  /// What is posted but never run (no further turn) is destroyed with the reactor.
+  /// Runs `task` in this reactor's thread, in this turn or the next, and never from in here. From any thread,
+  /// from a handler. What is posted but never run (no further turn) is destroyed with the reactor.
   void post(Task task);
 
   /// When this turn's events came in.
