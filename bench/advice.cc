@@ -9,7 +9,6 @@ namespace {
 
 /// What the trials at one backlog came to.
 struct Row {
-  int trials = 0;
   bool nobody_turned_away = true;
 };
 
@@ -49,26 +48,25 @@ Advice advise(const std::vector<TrialResult>& trials) {
     ++advice.valid_trials;
     const bool is_unlimited = trial.scenario.backlog == kUnlimitedBacklog;
     if (is_unlimited) ++advice.unlimited_trials;
-    if (is_unlimited || trial.nobody_turned_away()) {
+    if (is_unlimited && !trial.everybody_served()) ++advice.hopeless_trials;
+    if (trial.nobody_turned_away()) {
       ++advice.lossless_trials;
       if (trial.deepest_queue >= advice.deepest_queue) {
         advice.deepest_queue = trial.deepest_queue;
         advice.rate = offered_rate(trial);
         advice.longest_wait = trial.longest_wait;
         advice.clients = trial.scenario.clients;
+        advice.stalls = trial.scenario.stall.count() > 0;
       }
     }
     if (is_unlimited) continue;
     Row& row = grid[trial.scenario.backlog];
-    ++row.trials;
     if (trial.nobody_turned_away()) continue;
     row.nobody_turned_away = false;
     advice.largest_lossy = std::max(advice.largest_lossy.value_or(0), trial.scenario.backlog);
-    const double loss = static_cast<double>(trial.lost_first_syn) / trial.scenario.clients;
-    advice.largest_loss = std::max(advice.largest_loss, loss);
   }
-  if (advice.unlimited_trials == 0) return advice;
-  if (advice.longest_wait.count() > 0) {
+  if (advice.unlimited_trials == 0 || advice.hopeless_trials > 0) return advice;
+  if (advice.longest_wait.count() > 0 && advice.stalls) {
     const double came = advice.rate * std::chrono::duration<double>(advice.longest_wait).count();
     advice.predicted_depth = std::min(came, static_cast<double>(advice.clients));
   }

@@ -22,6 +22,7 @@ void run_burst(benchmark::State& state, ServerKind server, int backlog) {
     const TrialResult trial = run_trial(
         {.server = server, .backlog = backlog, .clients = kClients, .seed = ++seed}, not_interrupted);
     if (trial.is_void()) return state.SkipWithError(trial.problems.front().c_str());
+    if (trial.fates.served() == 0) return state.SkipWithError("nobody was served");
     const double seconds = trial.fates.served() / trial.connections_per_second;
     state.SetIterationTime(seconds);
     state.counters["conn/s"] = trial.connections_per_second;

@@ -3,6 +3,8 @@
 
 #include <algorithm>
 #include <deque>
+#include <exception>
+#include <string>
 #include <utility>
 
 namespace anteroom::bench {
@@ -11,6 +13,19 @@ namespace {
 /// The longest it may take: everybody's patience to its end, and a little for setting up.
 std::chrono::nanoseconds longest(const Scenario& scenario) {
   return scenario.load_length() + scenario.patience + std::chrono::milliseconds(30);
+}
+
+/// What cannot be run is a trial with a problem: those before it are not lost.
+TrialResult run_or_explain(const Scenario& scenario, const std::atomic<bool>& interrupted,
+                           const TrialProgress& progress) {
+  try {
+    return run_trial(scenario, interrupted, progress);
+  } catch (const std::exception& error) {
+    TrialResult result;
+    result.scenario = scenario;
+    result.problems.push_back(std::string("it could not be run: ") + error.what());
+    return result;
+  }
 }
 
 struct Planned {
@@ -47,7 +62,7 @@ std::vector<TrialResult> run_experiment(const std::vector<Scenario>& scenarios,
     state.left = longest(next.scenario);
     for (const Planned& later : plan) state.left += longest(later.scenario);
     results.push_back(
-        run_trial(next.scenario, interrupted, [&](std::uint32_t ended, std::uint32_t /*clients*/) {
+        run_or_explain(next.scenario, interrupted, [&](std::uint32_t ended, std::uint32_t /*clients*/) {
           state.clients_ended = ended;
           if (progress) progress(state);
         }));

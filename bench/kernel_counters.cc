@@ -57,22 +57,18 @@ KernelCounters read_kernel_counters() {
   read_pairs("/proc/thread-self/net/snmp", values);
   return {.listen_overflows = value_of(values, "TcpExt.ListenOverflows"),
           .listen_drops = value_of(values, "TcpExt.ListenDrops"),
-          .request_queue_drops = value_of(values, "TcpExt.TCPReqQFullDrop"),
           .syn_cookies_sent = value_of(values, "TcpExt.SyncookiesSent"),
           .syn_retransmits = value_of(values, "TcpExt.TCPSynRetrans"),
           .active_opens = value_of(values, "Tcp.ActiveOpens"),
-          .passive_opens = value_of(values, "Tcp.PassiveOpens"),
           .softnet_drops = read_softnet_drops()};
 }
 
 KernelCounters KernelCounters::since(const KernelCounters& before) const noexcept {
   return {.listen_overflows = listen_overflows - before.listen_overflows,
           .listen_drops = listen_drops - before.listen_drops,
-          .request_queue_drops = request_queue_drops - before.request_queue_drops,
           .syn_cookies_sent = syn_cookies_sent - before.syn_cookies_sent,
           .syn_retransmits = syn_retransmits - before.syn_retransmits,
           .active_opens = active_opens - before.active_opens,
-          .passive_opens = passive_opens - before.passive_opens,
           .softnet_drops = softnet_drops - before.softnet_drops};
 }
 
@@ -87,18 +83,16 @@ std::vector<TcpSocket> read_tcp_sockets() {
     unsigned remote_address = 0;
     unsigned remote_port = 0;
     unsigned state = 0;
-    unsigned long inode = 0;
     // NOLINTNEXTLINE(cert-err34-c): the kernel wrote it; addresses are printed as they lie in memory, ports
     // as numbers
-    const int read = std::sscanf(line.c_str(), "%*d: %x:%x %x:%x %x %*x:%*x %*x:%*x %*x %*d %*d %lu",
-                                 &local_address, &local_port, &remote_address, &remote_port, &state, &inode);
-    if (read != 6) continue;
+    const int read = std::sscanf(line.c_str(), "%*d: %x:%x %x:%x %x", &local_address, &local_port,
+                                 &remote_address, &remote_port, &state);
+    if (read != 5) continue;
     sockets.push_back({.local_address = local_address,
                        .local_port = static_cast<std::uint16_t>(local_port),
                        .remote_address = remote_address,
                        .remote_port = static_cast<std::uint16_t>(remote_port),
-                       .state = static_cast<int>(state),
-                       .has_inode = inode != 0});
+                       .state = static_cast<int>(state)});
   }
   return sockets;
 }

@@ -35,7 +35,8 @@ Sandbox enter_sandbox() {
   if (::unshare(CLONE_NEWNET) != 0 && ::unshare(CLONE_NEWUSER | CLONE_NEWNET) != 0) {
     return {.is_private = false, .why_not = last_words("unshare")};
   }
-  if (!raise_loopback()) return {.is_private = false, .why_not = last_words("raising the loopback device")};
+  if (!raise_loopback())
+    throw std::system_error(errno, std::system_category(), "raising a private network's loopback device");
   return {.is_private = true, .why_not = ""};
 }
 

@@ -48,6 +48,7 @@ void serve_with_reactor(Listener listener, const AcceptStall& stall, TrialBoard&
   board.accepted = acceptor.stats().accepted;
   board.queue_peak_at_accept = acceptor.stats().queue_peak;
   board.longest_wait_ms = acceptor.stats().longest_wait.count();
+  board.server_rests = acceptor.stats().rests;
 }
 
 void serve_blocking(BlockingStyle style, int threads, Listener listener, const AcceptStall& stall,
@@ -71,6 +72,7 @@ void serve_blocking(BlockingStyle style, int threads, Listener listener, const A
   board.accepted = stats.accepted;
   board.queue_peak_at_accept = stats.queue_peak;
   board.longest_wait_ms = stats.longest_wait.count();
+  board.server_rests = stats.rests;
 }
 
 }  // namespace

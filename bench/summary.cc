@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <map>
+#include <tuple>
 #include <utility>
 
 namespace anteroom::bench {
@@ -9,16 +10,21 @@ namespace {
 
 constexpr int kLast = 1 << 30;
 
+template <class T>
+std::pair<T, T> best_and_worst(const std::vector<T>& values) {
+  const auto [best, worst] = std::ranges::minmax(values);
+  return {best, worst};
+}
+
 Summary summarize_cell(const std::vector<const TrialResult*>& trials) {
   Summary summary{.server = trials.front()->scenario.server, .backlog = trials.front()->scenario.backlog};
   summary.stall_loss = trials.front()->scenario.stall_loss();
   std::vector<double> lost;
-  std::vector<double> ghosts;
+  std::vector<std::uint32_t> ghosts;
   std::vector<double> rates;
   std::vector<double> overflows;
   std::vector<double> in_stall;
   std::vector<double> cpu;
-  double unserved = 0;
   for (const TrialResult* trial : trials) {
     if (trial->is_void()) {
       ++summary.void_runs;
@@ -36,17 +42,19 @@ Summary summarize_cell(const std::vector<const TrialResult*>& trials) {
     }
     summary.deepest_queue = std::max(summary.deepest_queue, trial->deepest_queue);
     summary.first_byte.merge(trial->first_byte);
-    unserved += trial->unserved;
+    if (!trial->nobody_turned_away()) ++summary.runs_that_turned_away;
+    if (trial->unserved > 0) {
+      summary.least_unserved_age =
+          std::min(summary.least_unserved_age.value_or(trial->least_unserved_age), trial->least_unserved_age);
+    }
   }
   if (summary.runs == 0) return summary;
-  summary.lost_first_syn_worst = *std::ranges::max_element(lost);
-  summary.lost_first_syn = median(std::move(lost));
-  summary.ghosts = median(std::move(ghosts));
+  std::tie(summary.lost_first_syn_best, summary.lost_first_syn_worst) = best_and_worst(lost);
+  std::tie(summary.ghosts_best, summary.ghosts_worst) = best_and_worst(ghosts);
   summary.connections_per_second = median(std::move(rates));
   summary.overflows = median(std::move(overflows));
   summary.first_stall_drops = median(std::move(in_stall));
   summary.server_cpu_us = median(std::move(cpu));
-  summary.unserved = unserved / static_cast<double>(summary.first_byte.count());
   return summary;
 }
 

@@ -10,6 +10,7 @@
 #include <cerrno>
 #include <limits>
 #include <optional>
+#include <utility>
 #include <vector>
 
 namespace anteroom::bench {
@@ -102,7 +103,7 @@ class Swarm {
     for (int calls = 0; next_ < plan_.records.size(); ++calls, next_ += plan_.step) {
       ClientRecord& record = plan_.records[next_];
       const std::int64_t now = now_ns();
-      if (record.intended_ns > now || calls == kCallsPerTurn)
+      if (record.intended_ns > now || (calls >= kCallsPerTurn && !plan_.is_burst))
         return call_timer_.arm_at(time_of(record.intended_ns));
       record.called_ns = now;
       const ConnectResult result =
@@ -121,7 +122,6 @@ class Swarm {
 
   void opened(Connection& connection) {
     ClientRecord& record = record_of(connection);
-    record.connected_ns = now_ns();
     note_retransmits(connection, record);
   }
 
@@ -140,27 +140,35 @@ class Swarm {
   }
 
   /// The end of everybody's patience. The rest are reset, not closed: the FIN of a ghost would bring its
-  /// cookie, and the server would take it in after all.
+  /// cookie, and the server would take it in after all. Who is still connecting goes first, so that none of
+  /// them connects while it is looked up what the server knows of the others.
   void give_up() {
-    std::optional<ServerSide> server;
-    for (std::size_t i = plan_.first; i < next_; i += plan_.step) {
+    const std::size_t called =
+        std::exchange(next_, plan_.records.size());  // who was not started by now never is
+    std::vector<Connection*> connected;
+    for (std::size_t i = plan_.first; i < called; i += plan_.step) {
       auto* const connection = reactor_.find<Connection>(ids_[i / plan_.step]);
       if (connection == nullptr) continue;
       ClientRecord& record = plan_.records[i];
       if (record.fate == Fate::kNotStarted) {
         const std::optional<TcpInfo> info = connection->tcp_info();
-        record.in_syn_sent = !connection->was_open() && !(info && info->established);
         if (!connection->was_open()) note_retransmits(*connection, record);
-        if (record.in_syn_sent) {
-          decide(record, Fate::kDeadline);
-        } else {
-          if (!server) server.emplace(plan_.server.port());
-          decide(record, server->knows(connection->local()) ? Fate::kDeadline : Fate::kGhost);
+        record.in_syn_sent = info && info->connecting;
+        if (!record.in_syn_sent) {
+          connected.push_back(connection);
+          continue;
         }
+        decide(record, Fate::kDeadline);
       }
       connection->abort();
     }
-    next_ = plan_.records.size();  // who was not started by now never is
+    if (!connected.empty()) {
+      const ServerSide server(plan_.server.port());
+      for (Connection* connection : connected) {
+        decide(record_of(*connection), server.knows(connection->local()) ? Fate::kDeadline : Fate::kGhost);
+        connection->abort();
+      }
+    }
     stop_if_done();
   }
 

@@ -74,7 +74,11 @@ void count_clients(std::span<const ClientRecord> records, const Scenario& scenar
     if (record.retransmits > 0 || record.in_syn_sent) ++result.lost_first_syn;
     const bool served = record.first_byte_ns >= 0;
     result.first_byte.record(nanoseconds((served ? record.first_byte_ns : end_ns) - record.intended_ns));
-    result.unserved += served ? 0 : 1;
+    if (!served) {
+      const nanoseconds age(end_ns - record.intended_ns);
+      result.least_unserved_age = result.unserved == 0 ? age : std::min(result.least_unserved_age, age);
+      ++result.unserved;
+    }
     last_byte = std::max(last_byte, record.first_byte_ns);
     if (record.called_ns < 0) continue;
     lateness.record(nanoseconds(record.called_ns - record.intended_ns));
@@ -83,7 +87,8 @@ void count_clients(std::span<const ClientRecord> records, const Scenario& scenar
   }
   result.lateness_p99 = lateness.percentile(0.99);
   result.launch_span = nanoseconds(std::max<std::int64_t>(last_call - first_call, 0));
-  const double served_s = static_cast<double>(last_byte - records.front().intended_ns) * 1e-9;
+  const std::int64_t until = result.unserved == 0 ? last_byte : end_ns;
+  const double served_s = static_cast<double>(until - records.front().intended_ns) * 1e-9;
   if (served_s > 0) result.connections_per_second = result.fates.served() / served_s;
 }
 
@@ -113,9 +118,17 @@ void count_kernel(const TrialBoard& board, TrialResult& result) {
   }
 }
 
-bool generator_was_late(std::span<const ClientRecord> records, const TrialResult& result) {
+std::string in_milliseconds(nanoseconds duration) {
+  return fmt::format("{:.1f} ms", std::chrono::duration<double, std::milli>(duration).count());
+}
+
+/// Whether the clients called when they were meant to; empty if so.
+std::string generator_problem(std::span<const ClientRecord> records, const TrialResult& result) {
   if (result.scenario.arrival == Arrival::kBurst) {
-    return result.launch_span > kBurstGapMax * result.scenario.clients + kBurstHiccup;
+    const nanoseconds longest = kBurstGapMax * result.scenario.clients + kBurstHiccup;
+    if (result.launch_span <= longest) return {};
+    return fmt::format("the generator was the limit: the burst took {} to begin, more than {}",
+                       in_milliseconds(result.launch_span), in_milliseconds(longest));
   }
   const nanoseconds stall = result.scenario.stall;
   const nanoseconds allowed =
@@ -123,7 +136,19 @@ bool generator_was_late(std::span<const ClientRecord> records, const TrialResult
   const auto late = std::ranges::count_if(records, [allowed](const ClientRecord& record) {
     return record.called_ns < 0 || record.called_ns - record.intended_ns > allowed.count();
   });
-  return static_cast<double>(late) > kLateShareMax * static_cast<double>(records.size());
+  const double share = static_cast<double>(late) / static_cast<double>(records.size());
+  if (share <= kLateShareMax) return {};
+  return fmt::format("the generator was the limit: {:.0f} % of the clients called more than {} late",
+                     share * 100, in_milliseconds(allowed));
+}
+
+/// What the kernel made of the backlog; empty if it is what was asked for.
+std::string backlog_problem(const TrialResult& result) {
+  const auto wanted = static_cast<std::uint32_t>(result.scenario.backlog);
+  const bool is_unlimited = result.scenario.backlog == kUnlimitedBacklog;
+  if (is_unlimited ? result.listener_drops == 0 : result.backlog_in_force == wanted) return {};
+  return fmt::format("net.core.somaxconn clipped the backlog to {}: sysctl -w net.core.somaxconn=65535",
+                     result.backlog_in_force);
 }
 
 void find_problems(const TrialBoard& board, std::span<const ClientRecord> records, TrialResult& result) {
@@ -136,10 +161,13 @@ void find_problems(const TrialBoard& board, std::span<const ClientRecord> record
                     "the clients missed {}",
                     result.books.listen_drops, result.books.softnet_drops, result.books.missed()));
   }
-  if (generator_was_late(records, result)) {
-    problem(fmt::format("the generator was the limit: p99 {} late, {} from first call to last",
-                        print_duration(std::chrono::ceil<std::chrono::milliseconds>(result.lateness_p99)),
-                        print_duration(std::chrono::ceil<std::chrono::milliseconds>(result.launch_span))));
+  for (const std::string& text : {generator_problem(records, result), backlog_problem(result)}) {
+    if (!text.empty()) problem(text);
+  }
+  if (board.server_rests > 0) problem("the server ran out of descriptors or memory: ulimit -n");
+  if (result.accepted < result.fates.served()) {
+    problem(fmt::format("{} were served, but the server knows of only {}", result.fates.served(),
+                        result.accepted));
   }
   if (const auto count = result.fates[Fate::kNoLocalPort]) {
     problem(

@@ -30,7 +30,6 @@ struct TrialBoard {
   char failure[192] = "";                ///< why there was no trial (whoever failed)
   std::uint32_t backlog_in_force = 0;    ///< as the kernel has it (host)
   std::uint32_t queue_peak_sampled = 0;  ///< once a millisecond (host)
-  std::uint32_t queue_at_end = 0;        ///< (host)
   std::uint64_t listener_drops = 0;      ///< SO_MEMINFO (host)
   std::uint64_t first_stall_drops = 0;   ///< of them, until the first stall was over (host)
   KernelCounters counters;               ///< what the trial has added (host)
@@ -43,6 +42,7 @@ struct TrialBoard {
   std::uint64_t accepted = 0;              ///< (server)
   std::uint32_t queue_peak_at_accept = 0;  ///< seen before accepting, where it is deepest (server)
   std::int64_t longest_wait_ms = 0;        ///< in the queue (server)
+  std::uint64_t server_rests = 0;  ///< it could not accept, for want of descriptors or memory (server)
 
   void fail(std::string_view why) noexcept {
     const std::size_t length = std::min(why.size(), sizeof(failure) - 1);

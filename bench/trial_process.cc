@@ -127,7 +127,6 @@ class Host {
       watch(listener);
       board_.counters = read_kernel_counters().since(before);
       const auto queue = listener.queue();
-      board_.queue_at_end = queue ? queue->depth : 0;
       board_.listener_drops = queue ? queue->drops : 0;
       board_.server_died = server_.has_ended();
     }
@@ -176,6 +175,13 @@ class Host {
     return std::chrono::nanoseconds(records_.back().intended_ns) + scenario_.patience;
   }
 
+  /// How long after its beginning the first stall's drops are all there, and no others yet: SYNs come again
+  /// after a second.
+  std::chrono::nanoseconds first_stall_seen() const {
+    const std::chrono::nanoseconds seen = std::min<std::chrono::nanoseconds>(scenario_.stall + 50ms, 1s);
+    return scenario_.stall_every > 0ns ? std::min(seen, scenario_.stall_every) : seen;
+  }
+
   bool wait_until_ready() {
     const Clock::time_point limit = Clock::now() + kReadyLimit;
     while (board_.ready.load() < 1 + swarms_.size()) {
@@ -194,9 +200,7 @@ class Host {
   /// Samples the queue until the swarms have ended.
   void watch(const Listener& listener) {
     const Clock::time_point limit = start_ + load_end() + kGrace;
-    // Before the first SYN is sent again, one second later, and drops of its own may follow.
-    const Clock::time_point stall_seen_until =
-        start_ + scenario_.first_stall() + std::min<Clock::duration>(scenario_.stall + 50ms, 1s);
+    const Clock::time_point stall_seen_until = start_ + scenario_.first_stall() + first_stall_seen();
     for (;;) {
       const auto queue = listener.queue();
       if (queue) {

@@ -13,6 +13,7 @@ std::optional<TcpInfo> tcp_info(int fd) noexcept {
   TcpInfo info;
   info.listening = kernel.tcpi_state == TCP_LISTEN;
   info.established = kernel.tcpi_state == TCP_ESTABLISHED;
+  info.connecting = kernel.tcpi_state == TCP_SYN_SENT;
   if (info.listening) {
     info.queue_depth = kernel.tcpi_unacked;
     info.queue_limit = kernel.tcpi_sacked;

@@ -119,7 +119,12 @@ Fd BlockingServer::next_guest() {
       return guest;
     }
     const bool exhausted = errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM;
-    if (exhausted) std::this_thread::sleep_for(std::chrono::milliseconds(10));
+    if (!exhausted) continue;
+    {
+      const std::lock_guard lock(stats_mutex_);
+      ++stats_.rests;
+    }
+    std::this_thread::sleep_for(std::chrono::milliseconds(10));
   }
   return Fd();
 }

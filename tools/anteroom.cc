@@ -34,6 +34,10 @@ constexpr int kClientsMax = 1'000'000;
 constexpr int kBurstClients = 2000;
 constexpr double kDefaultRate = 5000;
 constexpr std::chrono::milliseconds kDefaultStall{100};
+/// Time for the first SYN to be sent again, after 1.02 s, and for its answer; beyond the stall, or nobody
+/// could be served.
+constexpr std::chrono::milliseconds kDefaultPatience{1500};
+constexpr std::chrono::seconds kPatienceMax{60};  // before the kernel gives up, after 67 s
 constexpr const char* kTuneBacklogs = "1,5,15,64,128,511,1024,4096";
 constexpr const char* kCompareBacklogs = "128";
 
@@ -54,7 +58,7 @@ struct Typed {
   std::string arrival = "steady";
   std::string stall;
   std::string stall_every;
-  std::string patience = "1500ms";
+  std::string patience;
   std::string backlog;
   int threads = 8;
   int repeat = 3;
@@ -103,10 +107,12 @@ std::vector<int> parse_backlogs(const std::string& text) {
   constexpr int kBacklogMax = 1'000'000;
   std::vector<int> backlogs;
   std::string_view rest = text;
-  do {
-    const std::size_t comma = std::min(rest.find(','), rest.size());
+  for (bool more = true; more;) {
+    const std::size_t comma = rest.find(',');
     const std::string item(rest.substr(0, comma));
-    rest.remove_prefix(std::min(comma + 1, rest.size()));
+    more = comma != std::string_view::npos;
+    if (more) rest.remove_prefix(comma + 1);
+
     const std::size_t dots = item.find("..");
     if (dots == std::string::npos) {
       backlogs.push_back(parse_whole("--backlog", item, 0, kBacklogMax));
@@ -116,7 +122,7 @@ std::vector<int> parse_backlogs(const std::string& text) {
     const int last = parse_whole("--backlog", item.substr(dots + 2), first, kBacklogMax);
     for (int backlog = first; backlog < last; backlog *= 2) backlogs.push_back(backlog);
     backlogs.push_back(last);
-  } while (!rest.empty());
+  }
   std::ranges::sort(backlogs);
   backlogs.erase(std::unique(backlogs.begin(), backlogs.end()), backlogs.end());
   return backlogs;
@@ -138,7 +144,7 @@ bench::Scenario understand_load(const Typed& typed) {
   if (!server) throw bad("--server", typed.server, "one of reactor, blocking, threads, pool");
   load.server = *server;
   load.threads = typed.threads;
-  load.patience = parse_time("--patience", typed.patience);
+
   if (typed.burst) {
     load.arrival = Arrival::kBurst;
   } else {
@@ -159,6 +165,11 @@ bench::Scenario understand_load(const Typed& typed) {
       throw bad("--stall-every", typed.stall_every, "longer than --stall, which it needs");
     }
   }
+  load.patience =
+      typed.patience.empty() ? load.stall + kDefaultPatience : parse_time("--patience", typed.patience);
+  if (load.patience <= load.stall || load.patience > kPatienceMax) {
+    throw bad("--patience", bench::print_duration(load.patience), "longer than the stall and at most 60s");
+  }
   load.clients =
       typed.clients.empty() ? default_clients(load) : parse_whole("--clients", typed.clients, 1, kClientsMax);
   return load;
@@ -174,7 +185,7 @@ std::string quote(std::string_view word) {
 
 /// What was typed, and the seed if it was not.
 std::string command_line_of(int argc, char** argv, std::uint64_t seed, bool seed_was_typed) {
-  std::string line = "anteroom";
+  std::string line = quote(argv[0]);
   for (int i = 1; i < argc; ++i) line += ' ' + quote(argv[i]);
   if (!seed_was_typed) line += fmt::format(" --seed {}", seed);
   return line;
@@ -219,6 +230,15 @@ std::string unknown_word(const CLI::App& app) {
                      suggest(rest.front(), options));
 }
 
+/// An empty word, as "$RATE" makes where RATE is not set, is none of ours to fill in.
+void refuse_empty_words(CLI::App& app) {
+  for (CLI::Option* option : app.get_options({})) {
+    if (option->get_items_expected_max() == 0) continue;  // a flag
+    option->check(
+        [](const std::string& word) { return word.empty() ? std::string("is empty") : std::string(); }, "");
+  }
+}
+
 void add_common_options(CLI::App& app, Typed& typed, const std::string& default_backlogs) {
   const std::string load = "The load";
   app.add_option("--clients", typed.clients,
@@ -235,7 +255,7 @@ void add_common_options(CLI::App& app, Typed& typed, const std::string& default_
   app.add_option("--stall", typed.stall, "How long the server accepts nobody, such as 100ms")->group(load);
   app.add_option("--stall-every", typed.stall_every, "How often that happens (default: once)")->group(load);
   app.add_option("--patience", typed.patience, "How long after the last call the others still wait")
-      ->capture_default_str()
+      ->default_str("1500ms and the stall")
       ->group(load);
   app.add_option("--threads", typed.threads, "Threads of the pool server")
       ->check(CLI::Range(1, 1000))
@@ -283,6 +303,8 @@ int run(int argc, char** argv) {
       "Examples:\n"
       "  anteroom compare --burst --clients 2000\n"
       "  anteroom compare --rate 2000 --stall 50ms --backlog 64,1024 --json servers.json");
+  refuse_empty_words(*tune_command);
+  refuse_empty_words(*compare_command);
   app.footer(
       "Exit status: 0 done, 1 could not run, 2 usage, 3 ran but the answer is not to be trusted, 130 "
       "interrupted.");

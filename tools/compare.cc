@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
 #include <cstdio>
 #include <string>
@@ -57,21 +58,11 @@ int compare(const ExperimentCommand& command, const std::atomic<bool>& interrupt
     trials = bench::run_experiment(scenarios, {.repeat = command.repeat, .seed = command.seed}, interrupted,
                                    [&](const bench::ExperimentProgress& state) { progress.show(state); });
   }
-  if (command.json) {
-    if (const std::string problem =
-            write_output(*command.json, compare_json(command, trials, interrupted.load()));
-        !problem.empty()) {
-      fmt::print(stderr, "anteroom: {}\n", problem);
-      return kCouldNotRun;
-    }
-  }
+  const std::string problem = write_json(command, compare_json(command, trials, interrupted.load()));
   if (prints) print_result(command, trials);
-  if (interrupted.load()) return kInterrupted;
-  if (nothing_ran(trials)) return kCouldNotRun;
-  for (const Summary& row : bench::summarize(trials)) {
-    if (row.runs == 0) return kNotToBeTrusted;
-  }
-  return kDone;
+  const auto rows = bench::summarize(trials);
+  const bool is_trusted = std::ranges::all_of(rows, [](const Summary& row) { return row.runs > 0; });
+  return exit_status(problem, trials, interrupted.load(), is_trusted);
 }
 
 }  // namespace anteroom::tool

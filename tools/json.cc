@@ -9,6 +9,7 @@
 
 #include <cerrno>
 #include <cstdio>
+#include <filesystem>
 #include <nlohmann/json.hpp>
 #include <system_error>
 #include <thread>
@@ -95,6 +96,7 @@ Json run_json(const char* schema, const ExperimentCommand& command, const std::v
   json["load"] = {{"clients", load.clients},
                   {"arrival", bench::name(load.arrival)},
                   {"rate", load.arrival == bench::Arrival::kBurst ? Json(nullptr) : Json(load.rate)},
+                  {"threads", load.threads},
                   {"stall_s", seconds(load.stall)},
                   {"stall_every_s", seconds(load.stall_every)},
                   {"patience_s", seconds(load.patience)}};
@@ -102,6 +104,11 @@ Json run_json(const char* schema, const ExperimentCommand& command, const std::v
   json["trials"] = Json::array();
   for (const TrialResult& trial : trials) json["trials"].push_back(trial_json(trial));
   return json;
+}
+
+/// An argument need not be UTF-8; what is not, is replaced.
+std::string print(const Json& json) {
+  return json.dump(2, ' ', false, Json::error_handler_t::replace) + '\n';
 }
 
 std::string last_words(const std::string& path) {
@@ -123,6 +130,15 @@ bool is_regular_or_new(const std::string& path) {
   return ::stat(path.c_str(), &status) != 0 || S_ISREG(status.st_mode);
 }
 
+/// Where a symbolic link leads.
+std::string target_of(const std::string& path) {
+  std::error_code error;
+  const std::filesystem::path target = std::filesystem::weakly_canonical(path, error);
+  return error ? path : target.string();
+}
+
+std::string part_of(const std::string& path) { return target_of(path) + ".part"; }
+
 }  // namespace
 
 std::string tune_json(const ExperimentCommand& command, const std::vector<TrialResult>& trials,
@@ -132,40 +148,44 @@ std::string tune_json(const ExperimentCommand& command, const std::vector<TrialR
   json["advice"] = {
       {"confirmed", advice.confirmed},
       {"deepest_queue", advice.deepest_queue},
+      {"lossless_trials", advice.lossless_trials},
       {"headroom", advice.found() ? Json(advice.headroom()) : Json(nullptr)},
       {"predicted_depth", advice.predicted_depth ? Json(*advice.predicted_depth) : Json(nullptr)},
       {"rate", advice.rate},
       {"longest_queue_wait_s", seconds(advice.longest_wait)},
       {"valid_trials", advice.valid_trials},
       {"void_trials", advice.void_trials}};
-  return json.dump(2) + "\n";
+  return print(json);
 }
 
 std::string compare_json(const ExperimentCommand& command, const std::vector<TrialResult>& trials,
                          bool interrupted) {
-  return run_json("anteroom.compare/1", command, trials, interrupted).dump(2) + "\n";
+  return print(run_json("anteroom.compare/1", command, trials, interrupted));
 }
 
 std::string output_problem(const std::string& path) {
   if (path == "-") return {};
   struct stat status {};
-  const bool exists = ::stat(path.c_str(), &status) == 0;
-  const Fd file(::open(path.c_str(), O_WRONLY | O_CREAT | O_CLOEXEC, 0666));
+  const std::string asked = is_regular_or_new(path) ? part_of(path) : path;
+  const bool exists = ::stat(asked.c_str(), &status) == 0;
+  const Fd file(::open(asked.c_str(), O_WRONLY | O_CREAT | O_CLOEXEC, 0666));
   if (!file) return last_words(path);
-  if (!exists) ::unlink(path.c_str());
+  if (!exists) ::unlink(asked.c_str());
   return {};
 }
 
 std::string write_output(const std::string& path, const std::string& text) {
   if (path == "-") return write_all(STDOUT_FILENO, text) ? "" : last_words("the standard output");
   const bool replace = is_regular_or_new(path);  // else it is a pipe or a device: written to as it is
-  const std::string written = replace ? path + ".part" : path;
+  const std::string written = replace ? part_of(path) : path;
   Fd file(::open(written.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666));
-  if (!file) return last_words(written);
-  if (write_all(file.get(), text) && (!replace || std::rename(written.c_str(), path.c_str()) == 0)) return {};
-  std::string why = last_words(path);
-  if (replace) ::unlink(written.c_str());
-  return why;
+  if (!file || !write_all(file.get(), text)) {
+    std::string why = last_words(path);
+    if (file && replace) ::unlink(written.c_str());
+    return why;
+  }
+  if (!replace || std::rename(written.c_str(), target_of(path).c_str()) == 0) return {};
+  return last_words(path) + "; it is in " + written;
 }
 
 }  // namespace anteroom::tool

@@ -9,6 +9,7 @@
 #include <string>
 #include <thread>
 
+#include "json.h"
 #include "table.h"
 
 namespace anteroom::tool {
@@ -44,8 +45,8 @@ std::string runs(int count) { return fmt::format("{} run{}", count, count == 1 ?
 void print_heading(std::string_view verb, const ExperimentCommand& command) {
   utsname name{};
   ::uname(&name);
-  fmt::print("anteroom {}: {}; each waits {} to be greeted, counted from when it meant to call\n", verb,
-             load_in_words(command.load), bench::print_duration(command.load.patience));
+  fmt::print("anteroom {}: {}; all wait until {} after the last call\n", verb, load_in_words(command.load),
+             bench::print_duration(command.load.patience));
   fmt::print("{} {}, {} processors, somaxconn {}, {} of each, interleaved, seed {}\n\n", name.sysname,
              name.release, std::thread::hardware_concurrency(), system_backlog_max(), runs(command.repeat),
              command.seed);
@@ -69,10 +70,24 @@ void print_void_trials(const std::vector<TrialResult>& trials) {
       shared->why_not_private);
 }
 
-bool nothing_ran(const std::vector<TrialResult>& trials) {
-  if (trials.empty() || std::ranges::any_of(trials, &TrialResult::complete)) return false;
-  fmt::print(stderr, "anteroom: no trial could be run: {}\n", trials.front().problems.front());
-  return true;
+std::string write_json(const ExperimentCommand& command, const std::string& json) {
+  return command.json ? write_output(*command.json, json) : std::string();
+}
+
+ExitStatus exit_status(const std::string& output_problem, const std::vector<TrialResult>& trials,
+                       bool interrupted, bool is_trusted) {
+  const bool said_all = std::fflush(stdout) == 0 && std::ferror(stdout) == 0;
+  if (!output_problem.empty() || !said_all) {
+    fmt::print(stderr, "anteroom: {}\n",
+               output_problem.empty() ? "cannot write to the standard output" : output_problem);
+    return kCouldNotRun;
+  }
+  if (interrupted) return kInterrupted;
+  if (!trials.empty() && std::ranges::none_of(trials, &TrialResult::complete)) {
+    fmt::print(stderr, "anteroom: no trial could be run: {}\n", trials.front().problems.front());
+    return kCouldNotRun;
+  }
+  return is_trusted ? kDone : kNotToBeTrusted;
 }
 
 }  // namespace anteroom::tool

@@ -81,6 +81,11 @@ std::string number(double value) {
   return with_commas(static_cast<std::uint64_t>(std::llround(std::max(value, 0.0))));
 }
 
+/// Of the best run and the worst: one where they are alike.
+std::string range(const std::string& best, const std::string& worst) {
+  return best == worst ? best : best + " to " + worst;
+}
+
 Column latency(std::string heading, double at, int keep, const Terminal& terminal) {
   return {std::move(heading),
           [at, &terminal](const Summary& row) {
@@ -93,8 +98,14 @@ Column latency(std::string heading, double at, int keep, const Terminal& termina
 /// What both tables show, between the name of the row and what only one of them has.
 std::vector<Column> common_columns(const Terminal& terminal) {
   return {
-      {"lost 1st SYN", [](const Summary& row) { return share(row.lost_first_syn); }, 9},
-      {"ghosts", [](const Summary& row) { return number(row.ghosts); }, 7},
+      {"lost 1st SYN",
+       [](const Summary& row) {
+         return range(share(row.lost_first_syn_best), share(row.lost_first_syn_worst));
+       },
+       9},
+      {"ghosts",
+       [](const Summary& row) { return range(with_commas(row.ghosts_best), with_commas(row.ghosts_worst)); },
+       7},
       latency("first byte p50", 0.5, 2, terminal),
       latency("p99", 0.99, 8, terminal),
       latency("p99.9", 0.999, 3, terminal),
@@ -150,24 +161,27 @@ std::string tune_table(const std::vector<Summary>& rows, int recommended, const 
     const std::string text = (marked ? (terminal.utf8 ? "▶" : ">") : " ") + line;
     const std::string note = row.void_runs > 0 ? fmt::format("  ({} void)", row.void_runs) : "";
     if (marked) return terminal.bold(text) + note;
-    return (row.lost_first_syn_worst > 0 ? terminal.red(text) : text) + note;
+    return (row.runs_that_turned_away > 0 ? terminal.red(text) : text) + note;
   });
 }
 
 std::string compare_table(const std::vector<Summary>& rows, const Terminal& terminal) {
   std::vector<Column> columns = common_columns(terminal);
-  const double first_rate = rows.empty() ? 0 : rows.front().connections_per_second;
-  const double first_cpu = rows.empty() ? 0 : rows.front().server_cpu_us;
+  const auto reactor = std::ranges::find(rows, bench::ServerKind::kReactor, &Summary::server);
+  const Summary base = reactor == rows.end() ? Summary() : *reactor;
   const auto ratio = [](double value, double of) {
     return of > 0 ? fmt::format("{:.2f}", value / of) : std::string("-");
   };
   columns.insert(columns.begin(),
                  {"server", [](const Summary& row) { return std::string(bench::name(row.server)); }, 99});
   columns.push_back(
-      {"x", [=](const Summary& row) { return ratio(row.connections_per_second, first_rate); }, 5});
+      {"x",
+       [=](const Summary& row) { return ratio(row.connections_per_second, base.connections_per_second); },
+       5});
   columns.push_back(
       {"CPU us/conn", [](const Summary& row) { return fmt::format("{:.1f}", row.server_cpu_us); }, 7});
-  columns.push_back({"x", [=](const Summary& row) { return ratio(row.server_cpu_us, first_cpu); }, 7});
+  columns.push_back(
+      {"x", [=](const Summary& row) { return ratio(row.server_cpu_us, base.server_cpu_us); }, 7});
   return Table(std::move(columns), terminal, 0).print(rows, [&](const Summary& row, const std::string& line) {
     const std::string note = row.void_runs > 0 ? fmt::format("  ({} void)", row.void_runs) : "";
     return line + note;

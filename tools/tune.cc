@@ -61,6 +61,17 @@ std::string reason(const Advice& advice, const Terminal& terminal) {
   return text;
 }
 
+/// Why there is no number.
+std::string why_none(const std::vector<TrialResult>& trials, const Advice& advice) {
+  if (trials.empty()) return "no trial has ended";
+  if (advice.hopeless_trials > 0) {
+    return "even with an unlimited backlog some clients were not served in time: the server is too slow for "
+           "this load, or its stall "
+           "longer than the clients' patience (--patience)";
+  }
+  return "no trial with an unlimited backlog counts";
+}
+
 std::string somaxconn_line(int recommended) {
   const int system_max = system_backlog_max();
   if (system_max >= recommended) {
@@ -77,8 +88,7 @@ void print_result(const ExperimentCommand& command, const std::vector<TrialResul
   fmt::print("{}", tune_table(bench::summarize(trials), advice.recommended, terminal));
   print_void_trials(trials);
   if (!advice.found()) {
-    fmt::print("\nno recommendation: {}\n",
-               trials.empty() ? "no trial has ended" : "no trial with an unlimited backlog counts");
+    fmt::print("\nno recommendation: {}\n", why_none(trials, advice));
     return;
   }
   fmt::print("\n{}\n", terminal.bold(fmt::format("recommended backlog: {}", advice.recommended)));
@@ -111,19 +121,20 @@ int tune(const ExperimentCommand& command, const std::atomic<bool>& interrupted)
       seed = bench::Random(seed).next();
     }
   }
-  if (command.json) {
-    if (const std::string problem =
-            write_output(*command.json, tune_json(command, trials, advice, interrupted.load()));
-        !problem.empty()) {
-      fmt::print(stderr, "anteroom: {}\n", problem);
-      return kCouldNotRun;
-    }
+  const bool is_trusted = advice.found() && advice.confirmed && !interrupted.load();
+  const std::string problem = write_json(command, tune_json(command, trials, advice, interrupted.load()));
+  if (prints) {
+    print_result(command, trials, advice);
+    if (interrupted.load())
+      fmt::print("interrupted after {}: not to be trusted\n", runs(static_cast<int>(trials.size())));
+  } else if (!is_trusted) {
+    fmt::print(
+        stderr, "anteroom: {}\n",
+        advice.found() ? "the answer is not to be trusted: " + reason(advice, {}) : why_none(trials, advice));
   }
-  if (prints) print_result(command, trials, advice);
-  if (command.quiet && advice.found()) fmt::print("{}\n", advice.recommended);
-  if (interrupted.load()) return kInterrupted;
-  if (nothing_ran(trials)) return kCouldNotRun;
-  return advice.found() && advice.confirmed ? kDone : kNotToBeTrusted;
+  if (command.quiet && command.json != "-" && advice.found() && !interrupted.load())
+    fmt::print("{}\n", advice.recommended);
+  return exit_status(problem, trials, interrupted.load(), is_trusted);
 }
 
 }  // namespace anteroom::tool

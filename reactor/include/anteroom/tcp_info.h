@@ -9,6 +9,7 @@ namespace anteroom {
 struct TcpInfo {
   bool listening = false;
   bool established = false;
+  bool connecting = false;  ///< in SYN_SENT
   /// Of a listener: who waits in its queue now, and its limit (it admits one more than the limit).
   std::uint32_t queue_depth = 0;
   std::uint32_t queue_limit = 0;

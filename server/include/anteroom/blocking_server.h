@@ -33,6 +33,7 @@ class BlockingServer {
   /// What was seen with `observe_queue`.
   struct Stats {
     std::uint64_t accepted = 0;
+    std::uint64_t rests = 0;  ///< times that it could not accept, for want of descriptors or memory
     std::uint32_t queue_peak = 0;
     std::chrono::milliseconds longest_wait{0};  ///< as AcceptorStats::longest_wait
   };

@@ -23,13 +23,16 @@ struct Advice {
   /// are. Stands beside `deepest_queue` as a check; nothing if nobody waited long enough for the kernel's
   /// clock (4 ms at HZ 250).
   std::optional<double> predicted_depth;
-  double rate = 0;  ///< in the trial of the deepest queue, as it came, clients a second
-  int clients = 0;  ///< in that trial
+  double rate = 0;      ///< in the trial of the deepest queue, as it came, clients a second
+  int clients = 0;      ///< in that trial
+  bool stalls = false;  ///< in that trial
   std::chrono::milliseconds longest_wait{0};  ///< in that trial
   /// The largest backlog of the grid that turned somebody away, and the largest share of clients that lost
   /// their first SYN.
   std::optional<int> largest_lossy;
-  double largest_loss = 0;
+  /// Trials with an unlimited backlog in which somebody was not served by the end of the patience: then no
+  /// backlog helps, only a faster server, a shorter stall, or more patience, and nothing is recommended.
+  int hopeless_trials = 0;
   /// Trials that count, and those that were void.
   int valid_trials = 0;
   int void_trials = 0;
@@ -46,7 +49,8 @@ constexpr double kHeadroomMin = 0.10;
 
 /// The smallest backlog of the grid that turned nobody away in any valid trial, and holds the deepest queue
 /// with kHeadroomMin to spare. If there is none, the deepest queue and kHeadroom, rounded up, not confirmed.
-/// Void trials do not count. Looks at one server's trials.
+/// Nothing, if even an unlimited backlog did not get everybody served. Void trials do not count. Looks at one
+/// server's trials.
 Advice advise(const std::vector<TrialResult>& trials);
 
 /// The next number with two significant binary digits (..., 96, 128, 192, 256, ...), which is how people

@@ -13,6 +13,9 @@ namespace anteroom::bench {
 /// that a processor's input queue lost was one of those too, or another one; so with softnet drops the
 /// account is known only to within their number. Exact in all of 186 bursts without softnet drops on
 /// Linux 6.18; the last term is 0 unless handshakes healed.
+///
+/// The SYN-ACKs are known only as what TCPSynRetrans has beyond the clients' own count. So what is held
+/// against the drops is the kernel's count of both together, and the clients' count has to stay within it.
 struct Books {
   std::int64_t listen_drops = 0;        ///< the kernel's
   std::int64_t softnet_drops = 0;       ///< the kernel's, of the whole machine

@@ -73,7 +73,6 @@ class Fates {
 struct ClientRecord {
   std::int64_t intended_ns = 0;
   std::int64_t called_ns = -1;      ///< connect(2) was called
-  std::int64_t connected_ns = -1;   ///< the socket became writable
   std::int64_t first_byte_ns = -1;  ///< the greeting began: only this is service
   Fate fate = Fate::kNotStarted;
   bool in_syn_sent = false;      ///< at the end of its patience

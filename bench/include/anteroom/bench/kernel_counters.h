@@ -10,11 +10,9 @@ struct KernelCounters {
   std::uint64_t listen_overflows =
       0;                           ///< the accept queue was full, at a SYN or at the last ACK of a handshake
   std::uint64_t listen_drops = 0;  ///< handshakes thrown away for that or another reason
-  std::uint64_t request_queue_drops = 0;  ///< TCPReqQFullDrop: the SYN queue was full, and cookies are off
-  std::uint64_t syn_cookies_sent = 0;     ///< the SYN queue was full, and the answer was a cookie
-  std::uint64_t syn_retransmits = 0;      ///< TCPSynRetrans: SYNs and SYN-ACKs sent again
-  std::uint64_t active_opens = 0;         ///< connect(2) calls
-  std::uint64_t passive_opens = 0;        ///< connections that got into an accept queue
+  std::uint64_t syn_cookies_sent = 0;  ///< the SYN queue was full, and the answer was a cookie
+  std::uint64_t syn_retransmits = 0;   ///< TCPSynRetrans: SYNs and SYN-ACKs sent again
+  std::uint64_t active_opens = 0;      ///< connect(2) calls
   /// Packets lost because a processor's input queue was full (net.core.netdev_max_backlog). Of the whole
   /// machine, not of the namespace.
   std::uint64_t softnet_drops = 0;
@@ -33,8 +31,7 @@ struct TcpSocket {
   std::uint16_t local_port = 0;
   std::uint32_t remote_address = 0;
   std::uint16_t remote_port = 0;
-  int state = 0;           ///< TCP_ESTABLISHED, ... as in <netinet/tcp.h>
-  bool has_inode = false;  ///< some process holds it; one that waits in an accept queue has none
+  int state = 0;  ///< TCP_ESTABLISHED, ... as in <netinet/tcp.h>
 };
 
 /// Reads /proc/thread-self/net/tcp: 5 µs a socket.

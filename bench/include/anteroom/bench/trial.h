@@ -39,8 +39,11 @@ struct TrialResult {
   /// First byte from the intended start. Who was not served counts with the age at which the trial ended for
   /// it.
   Histogram first_byte;
-  std::uint32_t unserved = 0;         ///< of those in `first_byte`, how many are ages, not latencies
-  double connections_per_second = 0;  ///< served, from the first intended start to the last first byte
+  std::uint32_t unserved = 0;  ///< of those in `first_byte`, how many are ages, not latencies
+  std::chrono::nanoseconds least_unserved_age{0};
+  /// Served, from the first intended start to the last first byte; to the end of the trial if somebody was
+  /// not served.
+  double connections_per_second = 0;
 
   std::chrono::nanoseconds lateness_p99{0};  ///< of the generator: called after intended
   std::chrono::nanoseconds launch_span{0};   ///< from the first client's call to the last one's
@@ -48,7 +51,12 @@ struct TrialResult {
   std::chrono::nanoseconds swarm_cpu{0};
 
   bool is_void() const noexcept { return !problems.empty(); }
-  bool nobody_turned_away() const noexcept { return fates.served() == fates.total() && lost_first_syn == 0; }
+  /// The door turned nobody away: no handshake was thrown away, not even one that healed a second later.
+  bool nobody_turned_away() const noexcept {
+    return lost_first_syn == 0 && listener_drops == 0 && fates[Fate::kGhost] == 0 &&
+           fates[Fate::kRefused] == 0 && fates[Fate::kReset] == 0;
+  }
+  bool everybody_served() const noexcept { return unserved == 0; }
 };
 
 /// How many of how many clients have ended, while a trial runs.
