@@ -109,6 +109,7 @@ class Swarm {
       const ConnectResult result =
           connector_.connect(plan_.server, {.deadline = std::chrono::nanoseconds(0),
                                             .source = sources_[next_ / kClientsPerSource],
+                                            .no_delay = false,
                                             .context = &record});
       ids_[next_ / plan_.step] = result.id;
       if (result.error) {

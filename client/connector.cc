@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <fmt/format.h>
 #include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <sys/socket.h>
 
 #include <cerrno>
@@ -51,14 +52,21 @@ ConnectResult Connector::connect(const Endpoint& to, const ConnectOptions& optio
     result.error = bind_source(socket.get(), *options.source);
     if (result.error) return result;
   }
-  Connection::Attempt attempt{
-      .check_self_connect = may_meet_itself(to), .deadline = options.deadline, .context = options.context};
+  if (options.no_delay && to.family() != AF_UNIX) {
+    result.error = set_socket_option(socket.get(), IPPROTO_TCP, TCP_NODELAY, 1);
+    if (result.error) return result;
+  }
+  const bool same_port = options.source && options.source->port() == to.port();
+  Connection::Attempt attempt{.family = to.family(),
+                              .check_self_connect = same_port || may_meet_itself(to),
+                              .deadline = options.deadline,
+                              .context = options.context};
   attempt.error = ::connect(socket.get(), to.data(), to.size()) == 0 ? 0 : errno;
   if (attempt.error == EINTR) attempt.error = EINPROGRESS;  // it goes on without us, connect(2)
   try {
     result.id = Connection::start_connecting(reactor_, std::move(socket), *kind_, attempt).id();
   } catch (const std::bad_alloc&) {
-    result.error = std::make_error_code(std::errc::not_enough_memory);
+    result.error = std::error_code(ENOMEM, std::system_category());
   }
   return result;
 }

@@ -4,6 +4,7 @@
 #include <sys/epoll.h>
 #include <sys/socket.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <new>
 #include <utility>
@@ -11,7 +12,14 @@
 namespace anteroom {
 namespace {
 
-constexpr std::uint32_t kHangUp = EPOLLRDHUP | EPOLLHUP | EPOLLERR;
+using namespace std::chrono_literals;
+
+constexpr std::chrono::hours kLingerMax{24};
+constexpr std::size_t kSmallAnswer = 1400;  // bytes: one segment, which is on its way at once
+
+/// What lies behind the last bytes, or stops a read in the middle of them (PRI: urgent data), and brings no
+/// further edge.
+constexpr std::uint32_t kMoreThanBytes = EPOLLRDHUP | EPOLLHUP | EPOLLERR | EPOLLPRI;
 
 /// Of connections whose acceptor or connector is gone.
 const Connection::Kind& silent_kind() {
@@ -23,23 +31,31 @@ std::error_code error_of(int error) noexcept { return {error, std::system_catego
 
 }  // namespace
 
-Connection::Connection(Reactor& reactor, Fd socket, const Kind& kind) noexcept
-    : Channel(reactor, std::move(socket)), kind_(&kind) {}
+Connection::Connection(Reactor& reactor, Fd socket, const Kind& kind, int family) noexcept
+    : Channel(reactor, std::move(socket)),
+      short_read_means_drained_(family != AF_UNIX),
+      linger_(std::clamp<std::chrono::milliseconds>(kind.options.linger, 0ms, kLingerMax)),
+      kind_(&kind) {}
 
-Connection::~Connection() = default;
+/// Only with its reactor does it end with output still waiting.
+Connection::~Connection() {
+  if (!output_.empty()) reset_on_close(fd());
+}
 
 // ---- Beginning
 // ---------------------------------------------------------------------------------------------------------
 
-void Connection::start(Reactor& reactor, Fd socket, const Kind& kind) {
-  Connection& connection = reactor.adopt(std::make_unique<Connection>(reactor, std::move(socket), kind));
+void Connection::start(Reactor& reactor, Fd socket, const Kind& kind, int family) {
+  Connection& connection =
+      reactor.adopt(std::make_unique<Connection>(reactor, std::move(socket), kind, family));
   connection.tell_open();
   connection.read();
 }
 
 Connection& Connection::start_connecting(Reactor& reactor, Fd socket, const Kind& kind,
                                          const Attempt& attempt) {
-  Connection& connection = reactor.adopt(std::make_unique<Connection>(reactor, std::move(socket), kind));
+  Connection& connection =
+      reactor.adopt(std::make_unique<Connection>(reactor, std::move(socket), kind, attempt.family));
   connection.state_ = State::kConnecting;
   connection.context_ = attempt.context;
   connection.check_self_connect_ = attempt.check_self_connect;
@@ -85,8 +101,8 @@ void Connection::tell_open() noexcept {
 // -----------------------------------------------------------------------------------------------------
 
 void Connection::on_ready(std::uint32_t events) noexcept {
-  if ((events & kHangUp) != 0) has_hung_up_ = true;
-  if ((events & (EPOLLIN | kHangUp)) != 0) more_to_read_ = true;
+  if ((events & kMoreThanBytes) != 0) short_read_means_drained_ = false;
+  if ((events & (EPOLLIN | kMoreThanBytes)) != 0) more_to_read_ = true;
   switch (state_) {
     case State::kConnecting:
       if (finish_connecting(events) && more_to_read_) read();
@@ -118,8 +134,8 @@ bool Connection::may_read() const noexcept {
 }
 
 /// Drains: reads until EAGAIN, the end of the stream, an error, or the budget. A short read means drained
-/// too, unless epoll has told of a FIN or an error, which come behind the last bytes and would bring no
-/// further edge.
+/// too, unless epoll has told of more than bytes: a FIN or an error, which lie behind the last of them, or
+/// urgent data, at which a read stops. On a Unix socket a read stops at passed descriptors also.
 void Connection::read() noexcept {
   const std::span<char> scratch = reactor().scratch();
   std::size_t budget = kind_->options.read_bytes_per_turn_max;
@@ -130,7 +146,7 @@ void Connection::read() noexcept {
       const auto bytes = static_cast<std::size_t>(count);
       has_heard_ = true;
       if (kind_->handlers.data) kind_->handlers.data(*this, {scratch.data(), bytes});
-      if (bytes < scratch.size() && !has_hung_up_) {
+      if (bytes < scratch.size() && short_read_means_drained_) {
         more_to_read_ = false;
         break;
       }
@@ -185,7 +201,7 @@ void Connection::write() noexcept {
   output_.consume(sent);
   if (output_.size() <= kind_->options.low_watermark_bytes) paused_by_output_ = false;
   if (!output_.empty()) {
-    if (state_ == State::kClosing && sent > 0) end_after(kind_->options.linger);
+    if (state_ == State::kClosing && sent > 0) end_after(linger_);
     return;
   }
   if (state_ == State::kClosing) return end_in_order();
@@ -207,6 +223,7 @@ std::size_t Connection::write_now(std::string_view bytes) noexcept {
       break;
     }
   }
+  sent_bytes_ += sent;
   return sent;
 }
 
@@ -238,13 +255,13 @@ void Connection::close() noexcept {
   }
   state_ = State::kClosing;
   if (output_.empty()) return end_in_order();
-  end_after(
-      kind_->options.linger);  // from the last progress: a peer that takes nothing does not hold us for ever
+  end_after(linger_);  // from the last progress: a peer that takes nothing does not hold us for ever
 }
 
 /// All is sent. close(2) with input unread, or still under way, would send a reset that may overtake our last
-/// bytes (RFC 2525, 2.17). So whoever has spoken is heard out. Who never spoke, as the textbook's hello
-/// client, needs no such care, and costs no more than this one recv.
+/// bytes (RFC 2525, 2.17). So whoever has spoken, or has much to take in, is heard out. Who never spoke and
+/// was sent one segment, as the textbook's hello client, needs no such care, and costs no more than this one
+/// recv.
 void Connection::end_in_order() noexcept {
   if (peer_has_ended_) return end({});
   char probe;  // not the scratch buffer: the handler that calls close() may be looking at it
@@ -254,7 +271,7 @@ void Connection::end_in_order() noexcept {
   } while (count < 0 && errno == EINTR);
   if (count == 0) return end({});
   if (count < 0 && errno != EAGAIN) return end(last_error());
-  if (count < 0 && !has_heard_) return end({});
+  if (count < 0 && !has_heard_ && sent_bytes_ <= kSmallAnswer) return end({});
   linger();
 }
 
@@ -266,7 +283,7 @@ void Connection::linger() noexcept {
   } else if (!watch_or_end()) {
     return;
   }
-  end_after(kind_->options.linger);
+  end_after(linger_);
 }
 
 void Connection::read_last() noexcept {
@@ -323,7 +340,6 @@ void Connection::end_all(Reactor& reactor, const Kind& kind) noexcept {
     auto* const connection = dynamic_cast<Connection*>(&channel);
     if (connection == nullptr || connection->kind_ != &kind) return;
     connection->kind_ = &silent_kind();
-    connection->paused_by_user_ = false;
     connection->close();
   });
 }

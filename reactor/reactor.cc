@@ -41,6 +41,7 @@ Reactor::Reactor()
 }
 
 Reactor::~Reactor() {
+  assert(!turning_ && "a reactor must not be destroyed in a handler");
   // Channels and tasks may hold timers and other things that retire themselves here, so they go while all is
   // in place.
   for (std::unique_ptr<Channel>& channel : channels_) channel.reset();
@@ -49,10 +50,12 @@ Reactor::~Reactor() {
 }
 
 void Reactor::turn(std::optional<Clock::duration> wait_max) {
+  assert(!turning_ && "no turn inside a handler");
   epoll_event events[kEventsPerTurn];
   const bool must_wait =
       again_.empty() && retired_.first == nullptr && !has_posted_.load(std::memory_order_relaxed);
   const int ready = wait(events, kEventsPerTurn, must_wait ? wait_max : Clock::duration::zero());
+  turning_ = true;
   // Who stopped for a budget goes on in this turn; who stops in this turn, in the next. Not before the wait,
   // which may throw.
   again_now_.swap(again_);
@@ -65,6 +68,7 @@ void Reactor::turn(std::optional<Clock::duration> wait_max) {
   run_posted();
   run_again();
   reap();
+  turning_ = false;
 }
 
 /// epoll_pwait2 when there is a time to keep, for its nanoseconds; kernels before 5.11 have only
@@ -179,7 +183,7 @@ void Reactor::adopt_channel(std::unique_ptr<Channel> channel) {
 
 std::error_code Reactor::watch(Channel& channel) noexcept {
   assert(!channel.watched_ && !channel.retired_);
-  epoll_event event{.events = EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET,
+  epoll_event event{.events = EPOLLIN | EPOLLPRI | EPOLLOUT | EPOLLRDHUP | EPOLLET,
                     .data = {.u64 = static_cast<std::uint64_t>(channel.id_)}};
   if (::epoll_ctl(epoll_.get(), EPOLL_CTL_ADD, channel.fd(), &event) != 0) return last_error();
   channel.watched_ = true;

@@ -31,7 +31,7 @@ class Signals::SignalChannel final : public Channel {
 };
 
 Signals::Signals(Reactor& reactor, std::initializer_list<int> signals, std::function<void(int)> handler)
-    : reactor_(reactor), mask_before_{}, channel_(nullptr) {
+    : reactor_(reactor), ours_{}, channel_(nullptr) {
   sigset_t mask;
   ::sigemptyset(&mask);
   for (const int signal : signals) ::sigaddset(&mask, signal);
@@ -42,12 +42,17 @@ Signals::Signals(Reactor& reactor, std::initializer_list<int> signals, std::func
     reactor.retire(*channel_);
     throw setup_error(error, "epoll_ctl", "for a signalfd");
   }
-  ::pthread_sigmask(SIG_BLOCK, &mask, &mask_before_);
+  sigset_t before;
+  ::pthread_sigmask(SIG_BLOCK, &mask, &before);
+  ::sigemptyset(&ours_);
+  for (const int signal : signals) {
+    if (::sigismember(&before, signal) == 0) ::sigaddset(&ours_, signal);
+  }
 }
 
 Signals::~Signals() {
   reactor_.retire(*channel_);
-  ::pthread_sigmask(SIG_SETMASK, &mask_before_, nullptr);
+  ::pthread_sigmask(SIG_UNBLOCK, &ours_, nullptr);
 }
 
 }  // namespace anteroom

@@ -46,6 +46,7 @@ class Acceptor::Door final : public Channel {
         kind_(std::move(handlers), options.connection),
         accepts_per_turn_max_(std::max(options.accepts_per_turn_max, 1)),
         resting_(std::move(options.resting)),
+        family_(local_endpoint(fd()).family()),
         alarm_(reactor, [this] { look(); }) {}
 
   const AcceptorStats& stats() const noexcept { return stats_; }
@@ -53,8 +54,8 @@ class Acceptor::Door final : public Channel {
 
   void close() noexcept {
     alarm_.cancel();
+    { const Listener ended(std::move(listener_)); }  // its path goes first, or it might be our successor's
     reactor().retire(*this);
-    const Listener ended(std::move(listener_));
   }
 
  private:
@@ -101,7 +102,7 @@ class Acceptor::Door final : public Channel {
     ++stats_.accepted;
     if (ask_how_long) note_wait(socket);
     try {
-      Connection::start(reactor(), Fd(socket), kind_);
+      Connection::start(reactor(), Fd(socket), kind_, family_);
     } catch (const std::bad_alloc&) {
       return ENOMEM;
     }
@@ -129,6 +130,7 @@ class Acceptor::Door final : public Channel {
   Connection::Kind kind_;
   int accepts_per_turn_max_;
   std::function<void(std::error_code, std::optional<std::uint32_t>)> resting_;
+  int family_;
   Timer alarm_;
   bool rests_ = false;
   std::optional<Reactor::Clock::time_point> told_;

@@ -1,5 +1,7 @@
 #include <anteroom/blocking_server.h>
+#include <anteroom/socket.h>
 #include <anteroom/tcp_info.h>
+#include <fcntl.h>
 #include <poll.h>
 #include <sys/socket.h>
 
@@ -23,7 +25,10 @@ std::uint32_t waiting_now(int listener) noexcept {
 }  // namespace
 
 BlockingServer::BlockingServer(Listener listener, BlockingServerOptions options)
-    : listener_(std::move(listener)), options_(std::move(options)) {}
+    : listener_(std::move(listener)), options_(std::move(options)) {
+  if (::fcntl(listener_.fd(), F_SETFL, 0) != 0)
+    throw setup_error(last_error(), "fcntl", "a blocking server's listener");
+}
 
 void BlockingServer::run() {
   switch (options_.style) {

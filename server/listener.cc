@@ -36,7 +36,7 @@ void change_backlog(int listener, int backlog) {
 }
 
 Listener::Listener(const Endpoint& endpoint, const ListenerOptions& options)
-    : Listener(Fd()) {  // complete from here on: if listen(2) fails, the destructor removes the path
+    : Listener() {  // complete from here on: if listen(2) fails, the destructor removes the path
   std::error_code error;
   const auto check = [&](const char* tried, std::error_code result) {
     if (result) throw setup_error(result, tried, endpoint.to_string());
@@ -54,6 +54,10 @@ Listener::Listener(const Endpoint& endpoint, const ListenerOptions& options)
   if (endpoint.family() == AF_UNIX && !endpoint.path().starts_with('@')) unix_path_ = endpoint;
   if (::listen(fd(), kernel_backlog(options.backlog)) != 0) check("listen", last_error());
   if (options.blocking && ::fcntl(fd(), F_SETFL, 0) != 0) check("fcntl", last_error());
+}
+
+Listener::Listener(Fd socket) : socket_(std::move(socket)) {
+  if (::fcntl(fd(), F_SETFL, O_NONBLOCK) != 0) throw setup_error(last_error(), "fcntl", "a listener");
 }
 
 Listener::Listener(Listener&& other) noexcept

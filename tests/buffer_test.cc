@@ -104,5 +104,20 @@ TEST(Buffer, IsAQueueWhateverIsDoneWithIt) {
   }
 }
 
+TEST(Buffer, DoesNotCopyItselfForEachAppendWhenNearlyFull) {
+  Buffer buffer;
+  ASSERT_TRUE(buffer.append(std::string((1 << 20) - 2000, 'x')));
+  const char* place = buffer.front().data();
+  int moves = 0;
+  for (int i = 0; i < 1000; ++i) {
+    buffer.consume(1000);
+    ASSERT_TRUE(buffer.append(std::string(1000, 'y')));
+    const char* const now = buffer.front().data();
+    if (now != place + 1000) ++moves;
+    place = now;
+  }
+  EXPECT_LE(moves, 4);
+}
+
 }  // namespace
 }  // namespace anteroom

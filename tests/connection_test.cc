@@ -445,6 +445,29 @@ TEST_F(ConnectionTest, AnswersPieceByPieceAPeerThatHasClosedItsHalf) {
   EXPECT_FALSE(error);
 }
 
+TEST_F(ConnectionTest, ReadsWhatLiesBehindUrgentData) {
+  meet({});
+  turn_times(reactor, 3);
+  ASSERT_EQ(::send(peer->fd(), "abc", 3, 0), 3);
+  ASSERT_EQ(::send(peer->fd(), "!", 1, MSG_OOB), 1);
+  ASSERT_EQ(::send(peer->fd(), "efg", 3, 0), 3);
+  EXPECT_TRUE(turn_until(reactor, [&] { return heard == "abcefg"; })) << heard;
+}
+
+TEST_F(ConnectionTest, LeavesNoFinBehindATruncatedAnswerWhenItsReactorGoes) {
+  std::optional<Reactor> short_lived(std::in_place);
+  std::optional<Acceptor> door(
+      std::in_place, *short_lived, kLoopback,
+      ConnectionHandlers{.open = [](Connection& guest) { guest.send(large_answer()); }});
+  Peer client(door->endpoint());
+  ASSERT_TRUE(turn_until(*short_lived, [&] { return door->stats().accepted == 1; }));
+  door.reset();
+  short_lived.reset();
+  client.receive_all();
+  EXPECT_LT(client.received().size(), large_answer().size());
+  EXPECT_EQ(client.error(), ECONNRESET);
+}
+
 TEST_F(ConnectionTest, GivesUpAPeerThatNeverReads) {
   meet({.open = [](Connection& guest) { guest.send(large_answer()); }}, {.linger = 40ms});
   turn_times(reactor, 5);

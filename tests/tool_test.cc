@@ -72,6 +72,9 @@ TEST_F(Tool, RefusesBadInputWithOneLineAndStatusTwo) {
       {{"tune", "--stall-every", "10ms", "--rate", "100"}, "--stall-every"},
       {{"tune", "--server", "apache"}, "reactor, blocking, threads, pool"},
       {{"tune", "--seed", "-1"}, "--seed"},
+      {{"tune", "--rate", ""}, "--rate: is empty"},
+      {{"tune", "--backlog", "64,"}, "--backlog"},
+      {{"tune", "--stall", "2s", "--patience", "1s"}, "longer than the stall"},
       {{"tune", "--repeat", "0"}, "--repeat"},
       {{"tune", "--json", "/nowhere/at/all.json"},
        "cannot write /nowhere/at/all.json: No such file or directory"},
@@ -174,8 +177,11 @@ TEST_F(Tool, SaysThatTheDiskIsFullAndKeepsTheOldFile) {
 }
 
 TEST(Table, DropsColumnsOnANarrowTerminalAndKeepsTheRowsInLine) {
-  bench::Summary row{
-      .backlog = 128, .runs = 3, .lost_first_syn = 0.148, .lost_first_syn_worst = 0.15, .ghosts = 11};
+  bench::Summary row{.backlog = 128,
+                     .runs = 3,
+                     .lost_first_syn_best = 0.148,
+                     .lost_first_syn_worst = 0.148,
+                     .ghosts_worst = 11};
   row.first_byte.record(1500us);
   for (const int columns : {40, 60, 80, 100, 1000}) {
     Terminal terminal;

@@ -18,6 +18,7 @@ struct ConnectOptions {
   /// The address to call from. With port 0 the port is picked when it is known whom we call
   /// (IP_BIND_ADDRESS_NO_PORT), so one source reaches each destination from all of its ports.
   std::optional<Endpoint> source;
+  bool no_delay = true;  ///< TCP_NODELAY, as on the connections that a Listener lets in
   /// For Connection::context().
   void* context = nullptr;
 };

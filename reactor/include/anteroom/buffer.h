@@ -55,7 +55,7 @@ inline bool Buffer::make_room(std::size_t count) noexcept {
     std::memmove(bytes_.get(), bytes_.get() + begin_, held);
   } else {
     std::size_t capacity = capacity_ == 0 ? kCapacityMin : capacity_;
-    while (capacity < needed) capacity *= 2;
+    while (capacity / 2 < needed) capacity *= 2;
     std::unique_ptr<char[]> bytes(new (std::nothrow) char[capacity]);
     if (!bytes) return false;
     if (held > 0) std::memcpy(bytes.get(), bytes_.get() + begin_, held);

@@ -25,9 +25,11 @@ struct ConnectionHandlers {
   std::function<void(Connection&)> open;
   /// `bytes` came, and are gone when the handler returns. There may be any number of them, from 1 on.
   std::function<void(Connection&, std::string_view bytes)> data;
-  /// All that waited to be sent has been given to the kernel.
+  /// All that waited to be sent has been given to the kernel. Only told when something had to wait: when
+  /// unsent_bytes() was more than 0.
   std::function<void(Connection&)> drained;
-  /// It is over; told exactly once, and last, of each connection, also of one that never got to `open`. No
+  /// It is over; told exactly once, and last, of each connection, also of one that never got to
+  /// `open`; but no more once its acceptor, connector or reactor is gone. No
   /// `error` means an orderly end; with one, a peer that did not get all that was sent to it gets a reset.
   /// The descriptor is closed already; id(), context() and was_open() still answer.
   std::function<void(Connection&, std::error_code error)> closed;
@@ -67,8 +69,9 @@ class Connection final : public Channel {
   /// the connection is closing, or if there is no memory to keep it in (which also ends the connection).
   bool send(std::string_view bytes) noexcept;
 
-  /// Sends what waits, then ends in order: the peer gets all of it, even if it is still sending itself. Reads
-  /// no more.
+  /// Sends what waits, then ends in order. The peer gets all of it, even if it is still sending itself, as
+  /// long as it takes it: after `linger` without progress we give up. Reads no more. A peer that ends its own
+  /// side first is ended in the same way, as soon as nothing waits to be sent.
   void close() noexcept;
 
   /// Ends at once: the peer gets a reset, and what was not sent is lost. `closed` will say
@@ -76,6 +79,7 @@ class Connection final : public Channel {
   void abort() noexcept;
 
   /// Stops and goes on calling `data`. The kernel keeps what comes meanwhile, and in time stops the peer.
+  /// While it is paused with nothing to send, the peer's end and its reset are not noticed either.
   void pause_reading() noexcept;
   void resume_reading() noexcept;
 
@@ -91,19 +95,18 @@ class Connection final : public Channel {
   void* context() const noexcept { return context_; }
   void set_context(void* context) noexcept { context_ = context; }
 
-  // ---- For acceptors and connectors
-  // ---------------------------------------------------------------------------------
+  // ---- For acceptors and connectors ----
 
-  /// Takes in an established socket, tells `open`, and reads what is there already. To be called from the
-  /// turn. On std::bad_alloc the descriptor is closed.
-  static void start(Reactor& reactor, Fd socket, const Kind& kind);
+  /// Takes in an established socket, tells `open`, and reads what is there already. Only from a channel's
+  /// on_ready, never from a handler. On std::bad_alloc the descriptor is closed.
+  static void start(Reactor& reactor, Fd socket, const Kind& kind, int family);
 
   /// How connect(2) went, and what is to be done about it.
   struct Attempt {
-    int error = 0;                    ///< its errno: 0 and EINPROGRESS are good
-    bool check_self_connect = false;  ///< refuse a socket that has connected to itself
-    std::chrono::nanoseconds deadline{
-        0};  ///< give up with timed_out after so long; 0 leaves it to the kernel
+    int error = 0;                         ///< its errno: 0 and EINPROGRESS are good
+    int family = 0;                        ///< of the socket
+    bool check_self_connect = false;       ///< refuse a socket that has connected to itself
+    std::chrono::nanoseconds deadline{0};  ///< give up with timed_out after it; 0 leaves it to the kernel
     void* context = nullptr;
   };
 
@@ -114,7 +117,7 @@ class Connection final : public Channel {
   /// Closes every connection of `kind`, and calls none of its handlers again. The kind may be retired then.
   static void end_all(Reactor& reactor, const Kind& kind) noexcept;
 
-  Connection(Reactor& reactor, Fd socket, const Kind& kind) noexcept;
+  Connection(Reactor& reactor, Fd socket, const Kind& kind, int family) noexcept;
   ~Connection() override;
 
  private:
@@ -153,10 +156,12 @@ class Connection final : public Channel {
   bool has_heard_ = false;       // bytes have come from it
   bool connected_ = false;       // connect(2) returned 0
   bool check_self_connect_ = false;
-  bool more_to_read_ = false;  // reading stopped before it met EAGAIN
-  bool has_hung_up_ = false;   // epoll has told of a FIN or an error, so a short read proves nothing
-  bool is_truncated_ = false;  // something that was to be sent is lost
-  int error_ = 0;              // errno
+  bool more_to_read_ = false;      // reading stopped before it met EAGAIN
+  bool short_read_means_drained_;  // until epoll tells of more than bytes; never on a Unix socket
+  bool is_truncated_ = false;      // something that was to be sent is lost
+  int error_ = 0;                  // errno
+  std::chrono::milliseconds linger_;
+  std::size_t sent_bytes_ = 0;  // in all
   const Kind* kind_;
   void* context_ = nullptr;
   Timer deadline_;

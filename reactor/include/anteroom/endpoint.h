@@ -22,7 +22,7 @@ class Endpoint {
   Endpoint(std::string_view ip, std::uint16_t port);
 
   /// A Unix socket: a path of at most 107 bytes, or "@name" for the abstract namespace.
-  /// Throws std::system_error (filename_too_long).
+  /// Throws std::system_error (filename_too_long, invalid_argument).
   static Endpoint unix_path(std::string_view path);
 
   /// "127.0.0.1:7777", "[::1]:7777", "unix:/run/door", "unix:@door"; nothing if `text` is none of them.

@@ -47,7 +47,8 @@ class Reactor {
   /// Turns until stop(). A stop() that came before run() counts: then there is one turn that does not wait.
   void run();
 
-  /// Ends run() at the end of the current turn. From any thread, from a handler.
+  /// Ends run() at the end of the current turn. From any thread, from a handler; whoever calls it, or post(),
+  /// has to be through with it before the reactor is destroyed.
   void stop() noexcept;
 
   /// Runs `task` in this reactor's thread, in this turn or the next, and never from in here. From any thread,
@@ -131,6 +132,7 @@ class Reactor {
   Fd wake_;
   Clock::time_point now_;
   std::uint32_t generation_ = 0;
+  bool turning_ = false;  // from when the events are there
   std::size_t living_ = 0;
   std::vector<std::unique_ptr<Channel>> channels_;  // by descriptor
   std::vector<ChannelId> again_;                    // whom to call back next turn

@@ -23,7 +23,7 @@ class Signals {
  private:
   class SignalChannel;
   Reactor& reactor_;
-  sigset_t mask_before_;
+  sigset_t ours_;           // those that were not blocked before
   SignalChannel* channel_;  // the reactor owns it
 };
 

@@ -9,9 +9,10 @@ namespace anteroom {
 
 /// Calls back once, or every interval, until it is destroyed or cancelled.
 ///
-/// Arming, arming anew and cancelling are O(1). It never fires early, and late by at most 16 µs plus the
-/// wake-up of the thread and the handlers before it. Its handler may arm, cancel or destroy it. Time is
-/// CLOCK_MONOTONIC: it stands still while the machine is suspended.
+/// Arming, arming anew and cancelling are O(1). It never fires early, and late by at most 16 µs, what the
+/// kernel adds to a wait (50 µs or a thousandth of it, select(2) and prctl(2) on timer slack), and the
+/// handlers before it. Its handler may arm, cancel or destroy it. Time is CLOCK_MONOTONIC: it stands still
+/// while the machine is suspended.
 class Timer {
  public:
   using Clock = Reactor::Clock;
@@ -23,7 +24,8 @@ class Timer {
   Timer& operator=(Timer&&) noexcept;
   ~Timer();
 
-  /// Fires once, `delay` from now; 0 or less means in the next turn. An armed timer is moved.
+  /// Fires once, `delay` from now; 0 or less means as soon as the turn comes to its timers. An armed timer is
+  /// moved.
   void arm(Clock::duration delay) noexcept;
   void arm_at(Clock::time_point when) noexcept;
 

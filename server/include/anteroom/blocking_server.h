@@ -38,7 +38,7 @@ class BlockingServer {
     std::chrono::milliseconds longest_wait{0};  ///< as AcceptorStats::longest_wait
   };
 
-  /// `listener` has to be blocking (ListenerOptions::blocking).
+  /// Makes `listener` blocking. Throws std::system_error.
   BlockingServer(Listener listener, BlockingServerOptions options);
 
   /// Serves until stop(), and until every thread that it made has ended.

@@ -29,8 +29,8 @@ class Listener {
   /// address. A Unix socket's path left behind by a dead server is replaced; it is removed by the destructor.
   explicit Listener(const Endpoint& endpoint, const ListenerOptions& options = {});
 
-  /// Takes over a socket that listens already.
-  explicit Listener(Fd socket) noexcept : socket_(static_cast<Fd&&>(socket)) {}
+  /// Takes over a socket that listens already, and makes it non-blocking. Throws std::system_error.
+  explicit Listener(Fd socket);
 
   Listener(Listener&& other) noexcept;
   Listener& operator=(Listener&&) noexcept = delete;
@@ -51,6 +51,8 @@ class Listener {
   std::optional<ListenQueue> queue() const noexcept { return listen_queue(fd()); }
 
  private:
+  Listener() noexcept = default;
+
   Fd socket_;
   Endpoint unix_path_;  // to be removed at the end
 };
