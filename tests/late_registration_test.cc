@@ -112,7 +112,7 @@ TEST_F(LateRegistration, AsksForAllEdgesAtOnce) {
   const Peer peer(acceptor->endpoint());
   ASSERT_TRUE(turn_until(reactor, [&] { return additions == 1; }));
   EXPECT_EQ(asked_for[static_cast<int>(static_cast<std::uint32_t>(id))],
-            static_cast<std::uint32_t>(EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET));
+            static_cast<std::uint32_t>(EPOLLIN | EPOLLPRI | EPOLLOUT | EPOLLRDHUP | EPOLLET));
 }
 
 TEST_F(LateRegistration, HappensOnceForAnAnswerThatHasToWait) {

@@ -80,9 +80,9 @@ class Reactor {
     return adopted;
   }
 
-  /// Registers with epoll: IN|OUT|RDHUP, edge-triggered, once, never changed. What is ready already is told
-  /// in the next turn, so it is enough to register after the first EAGAIN, and a short connection never needs
-  /// to.
+  /// Registers with epoll: IN|PRI|OUT|RDHUP, edge-triggered, once, never changed. What is ready already is
+  /// told in the next turn, so it is enough to register after the first EAGAIN, and a short connection never
+  /// needs to.
   std::error_code watch(Channel& channel) noexcept;
 
   /// Calls the channel back in the next turn, with no event: it stopped for its budget, and an edge does not
