@@ -42,8 +42,7 @@ Connection::~Connection() {
   if (!output_.empty()) reset_on_close(fd());
 }
 
-// ---- Beginning
-// ---------------------------------------------------------------------------------------------------------
+// ---- Beginning ----
 
 void Connection::start(Reactor& reactor, Fd socket, const Kind& kind, int family) {
   Connection& connection =
@@ -97,8 +96,7 @@ void Connection::tell_open() noexcept {
   if (kind_->handlers.open) kind_->handlers.open(*this);
 }
 
-// ---- The turn's call
-// -----------------------------------------------------------------------------------------------------
+// ---- The turn's call ----
 
 void Connection::on_ready(std::uint32_t events) noexcept {
   if ((events & kMoreThanBytes) != 0) short_read_means_drained_ = false;
@@ -125,8 +123,7 @@ void Connection::reaped() noexcept {
   if (!kind_->ended && kind_->handlers.closed) kind_->handlers.closed(*this, error_of(error_));
 }
 
-// ---- Reading
-// -------------------------------------------------------------------------------------------------------------
+// ---- Reading ----
 
 bool Connection::may_read() const noexcept {
   if (state_ != State::kOpen && state_ != State::kFailing) return false;
@@ -179,8 +176,7 @@ void Connection::resume_reading() noexcept {
   if (more_to_read_ && may_read()) reactor().again(*this);
 }
 
-// ---- Writing
-// -------------------------------------------------------------------------------------------------------------
+// ---- Writing ----
 
 bool Connection::send(std::string_view bytes) noexcept {
   if (state_ != State::kOpen) return false;
@@ -239,8 +235,7 @@ void Connection::send_failed(std::error_code error) noexcept {
   reactor().again(*this);
 }
 
-// ---- Ending
-// --------------------------------------------------------------------------------------------------------------
+// ---- Ending ----
 
 void Connection::close() noexcept {
   switch (state_) {
@@ -344,8 +339,7 @@ void Connection::end_all(Reactor& reactor, const Kind& kind) noexcept {
   });
 }
 
-// ---- Questions
-// -----------------------------------------------------------------------------------------------------------
+// ---- Questions ----
 
 Endpoint Connection::peer() const noexcept { return peer_endpoint(fd()); }
 Endpoint Connection::local() const noexcept { return local_endpoint(fd()); }

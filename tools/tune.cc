@@ -26,8 +26,8 @@ using bench::Advice;
 using bench::Scenario;
 using bench::TrialResult;
 
-constexpr int kConfirmations =
-    2;  // how often a number that was not in the grid is tried and, if it fails, raised
+/// How often a number that was not in the grid is tried and, if it fails, raised.
+constexpr int kConfirmations = 2;
 
 std::vector<Scenario> scenarios_for(const ExperimentCommand& command, const std::vector<int>& backlogs) {
   std::vector<Scenario> scenarios;
@@ -66,8 +66,7 @@ std::string why_none(const std::vector<TrialResult>& trials, const Advice& advic
   if (trials.empty()) return "no trial has ended";
   if (advice.hopeless_trials > 0) {
     return "even with an unlimited backlog some clients were not served in time: the server is too slow for "
-           "this load, or its stall "
-           "longer than the clients' patience (--patience)";
+           "this load, or its stall too long for the clients' patience (--patience)";
   }
   return "no trial with an unlimited backlog counts";
 }

@@ -69,8 +69,7 @@ class Reactor {
     }
   }
 
-  // ---- For those who write channels
-  // ---------------------------------------------------------------------------------
+  // ---- For those who write channels ----
 
   /// Takes a channel in and names it. epoll does not know it yet.
   template <class T>
