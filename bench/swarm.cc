@@ -18,8 +18,8 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-constexpr int kCallsPerTurn =
-    32;  // then those who called before are looked after; a burst does not wait for that
+/// Then those who called before are looked after; a burst does not wait for that.
+constexpr int kCallsPerTurn = 32;
 constexpr std::size_t kClientsPerSource =
     4000;  // of the 28,232 ports of one address, so that a free one is found at once
 constexpr std::size_t kReservedDescriptors = 64;

@@ -201,8 +201,8 @@ void Reactor::retire(Channel& channel) noexcept {
   channel.retired_ = true;
   retire(std::unique_ptr<Reapable>(std::move(channels_[static_cast<std::size_t>(channel.fd())])));
   --living_;
-  channel.fd_
-      .reset();  // epoll forgets it with its last descriptor; for a duplicate's events the id finds nobody
+  // epoll forgets it with its last descriptor; for a duplicate's events the id finds nobody.
+  channel.fd_.reset();
   for (const ChannelId id : want_descriptor_) {
     if (Channel* const waiting = find_channel(id)) again(*waiting);
   }
