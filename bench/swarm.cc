@@ -20,8 +20,8 @@ using Clock = std::chrono::steady_clock;
 
 /// Then those who called before are looked after; a burst does not wait for that.
 constexpr int kCallsPerTurn = 32;
-constexpr std::size_t kClientsPerSource =
-    4000;  // of the 28,232 ports of one address, so that a free one is found at once
+// Of the 28,232 ports of one address, so that a free one is found at once.
+constexpr std::size_t kClientsPerSource = 4000;
 constexpr std::size_t kReservedDescriptors = 64;
 
 Fate fate_of_failure(int error) noexcept {

@@ -26,11 +26,11 @@ namespace {
 using Clock = std::chrono::steady_clock;
 using namespace std::chrono_literals;
 
-constexpr std::uint16_t kServerPort =
-    7777;  // below the local ports of the sandbox, so that nobody can meet himself
+// Below the local ports of the sandbox, so that nobody can meet himself.
+constexpr std::uint16_t kServerPort = 7777;
 constexpr std::chrono::seconds kReadyLimit{20};
-constexpr std::chrono::seconds kGrace{
-    5};  // beyond the end of everybody's patience, before a swarm counts as hung
+// Beyond the end of everybody's patience, before a swarm counts as hung.
+constexpr std::chrono::seconds kGrace{5};
 
 /// The processors for the server and for the swarm, disjoint where there are two or more.
 struct Processors {

@@ -14,8 +14,8 @@
 namespace anteroom {
 namespace {
 
-constexpr int kEventsPerTurn =
-    512;  // who does not fit is first in line next time: the kernel rotates its ready list
+// Who does not fit is first in line next time: the kernel rotates its ready list.
+constexpr int kEventsPerTurn = 512;
 constexpr std::uint64_t kWakeCookie = 0;  // finds nobody: a wake-up is only there to end the wait
 
 /// Room for one more from each living channel, so that telling the reactor something can never fail.
