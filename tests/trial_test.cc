@@ -124,8 +124,8 @@ TEST(Trial, TellsRetransmitsFromGhostsAndBalancesItsBooks) {
   EXPECT_EQ(result->fates.total(), 3000U);
   EXPECT_TRUE(result->books.balance()) << "residual " << result->books.residual();
   EXPECT_EQ(result->deepest_queue, 2U);
-  EXPECT_GT(result->lost_first_syn, 1000U);
-  EXPECT_GT(result->books.syn_retransmits, 1000);
+  EXPECT_GT(result->lost_first_syn, 100U);
+  EXPECT_GT(result->books.syn_retransmits, 100);
   EXPECT_GT(result->fates[Fate::kGhost], 100U);
   EXPECT_GT(result->counters.syn_cookies_sent, 0U);
   EXPECT_EQ(result->unserved, 3000 - result->fates.served());
