@@ -33,48 +33,77 @@ struct Planned {
   bool may_be_repeated = true;
 };
 
+/// Runs what is planned, and the void ones of it once more.
+class Rounds {
+ public:
+  Rounds(const std::vector<Scenario>& scenarios, std::uint64_t seed, const std::atomic<bool>& interrupted,
+         const std::function<void(const ExperimentProgress&)>& progress)
+      : scenarios_(scenarios), random_(seed), interrupted_(interrupted), progress_(progress) {}
+
+  void plan(int rounds) {
+    for (int round = 0; round < rounds; ++round) {
+      const std::uint64_t seed = random_.next();
+      std::vector<Scenario> order = scenarios_;
+      for (Scenario& scenario : order) scenario.seed = seed;
+      random_.shuffle(order);
+      for (const Scenario& scenario : order) plan_.push_back({.scenario = scenario});
+    }
+  }
+
+  /// False when interrupted.
+  bool run() {
+    while (!plan_.empty()) {
+      if (interrupted_.load()) return false;
+      const Planned next = plan_.front();
+      plan_.pop_front();
+      results_.push_back(run_one(next.scenario));
+      if (interrupted_.load()) {
+        if (!results_.back().complete) results_.pop_back();
+        return false;
+      }
+      if (results_.back().is_void() && next.may_be_repeated)
+        plan_.push_back({.scenario = next.scenario, .may_be_repeated = false});
+    }
+    return true;
+  }
+
+  const std::vector<TrialResult>& results() const noexcept { return results_; }
+  std::vector<TrialResult> take() && { return std::move(results_); }
+
+ private:
+  TrialResult run_one(const Scenario& scenario) {
+    ExperimentProgress state{.trial = results_.size(),
+                             .trials = results_.size() + 1 + plan_.size(),
+                             .scenario = &scenario,
+                             .left = longest(scenario)};
+    for (const Planned& later : plan_) state.left += longest(later.scenario);
+    return run_or_explain(scenario, interrupted_, [&](std::uint32_t ended, std::uint32_t /*clients*/) {
+      state.clients_ended = ended;
+      if (progress_) progress_(state);
+    });
+  }
+
+  const std::vector<Scenario>& scenarios_;
+  Random random_;
+  const std::atomic<bool>& interrupted_;
+  const std::function<void(const ExperimentProgress&)>& progress_;
+  std::deque<Planned> plan_;
+  std::vector<TrialResult> results_;
+};
+
 }  // namespace
 
 std::vector<TrialResult> run_experiment(const std::vector<Scenario>& scenarios,
                                         const ExperimentOptions& options,
                                         const std::atomic<bool>& interrupted,
                                         const std::function<void(const ExperimentProgress&)>& progress) {
-  Random random(options.seed);
-  std::vector<Scenario> order;
-  for (int run = 0; run < options.repeat; ++run) {
-    const std::uint64_t seed = random.next();  // one schedule a round, the same for all that are compared
-    std::vector<Scenario> round = scenarios;
-    for (Scenario& scenario : round) scenario.seed = seed;
-    random.shuffle(round);
-    order.insert(order.end(), round.begin(), round.end());
+  Rounds rounds(scenarios, options.seed, interrupted, progress);
+  rounds.plan(options.repeat);
+  for (int done = options.repeat; rounds.run(); ++done) {
+    if (!options.enough || done >= options.repeat_max || options.enough(rounds.results())) break;
+    rounds.plan(1);
   }
-  std::deque<Planned> plan;
-  for (const Scenario& scenario : order) plan.push_back({.scenario = scenario});
-
-  std::vector<TrialResult> results;
-  ExperimentProgress state;
-  while (!plan.empty() && !interrupted.load()) {
-    const Planned next = plan.front();
-    plan.pop_front();
-    state.trial = results.size();
-    state.trials = results.size() + 1 + plan.size();
-    state.scenario = &next.scenario;
-    state.left = longest(next.scenario);
-    for (const Planned& later : plan) state.left += longest(later.scenario);
-    results.push_back(
-        run_or_explain(next.scenario, interrupted, [&](std::uint32_t ended, std::uint32_t /*clients*/) {
-          state.clients_ended = ended;
-          if (progress) progress(state);
-        }));
-    if (interrupted.load()) {
-      if (!results.back().complete) results.pop_back();
-      break;
-    }
-    if (results.back().is_void() && next.may_be_repeated) {
-      plan.push_back({.scenario = next.scenario, .may_be_repeated = false});
-    }
-  }
-  return results;
+  return std::move(rounds).take();
 }
 
 }  // namespace anteroom::bench

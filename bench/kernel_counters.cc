@@ -4,6 +4,7 @@
 #include <fstream>
 #include <map>
 #include <sstream>
+#include <string>
 #include <string_view>
 
 namespace anteroom::bench {
@@ -36,6 +37,17 @@ std::uint64_t value_of(const Values& values, std::string_view key) {
   return found == values.end() ? 0 : found->second;
 }
 
+}  // namespace
+
+KernelCounters read_kernel_counters() {
+  Values values;
+  read_pairs("/proc/thread-self/net/netstat", values);
+  read_pairs("/proc/thread-self/net/snmp", values);
+  KernelCounters counters;
+  for (const auto& [counter, name] : kCounters) counters[counter] = value_of(values, name);
+  return counters;
+}
+
 /// One line a processor, in hexadecimal; the second number is what was dropped.
 std::uint64_t read_softnet_drops() {
   std::ifstream file("/proc/net/softnet_stat");
@@ -47,29 +59,6 @@ std::uint64_t read_softnet_drops() {
     if (stream >> std::hex >> processed >> dropped) drops += dropped;
   }
   return drops;
-}
-
-}  // namespace
-
-KernelCounters read_kernel_counters() {
-  Values values;
-  read_pairs("/proc/thread-self/net/netstat", values);
-  read_pairs("/proc/thread-self/net/snmp", values);
-  return {.listen_overflows = value_of(values, "TcpExt.ListenOverflows"),
-          .listen_drops = value_of(values, "TcpExt.ListenDrops"),
-          .syn_cookies_sent = value_of(values, "TcpExt.SyncookiesSent"),
-          .syn_retransmits = value_of(values, "TcpExt.TCPSynRetrans"),
-          .active_opens = value_of(values, "Tcp.ActiveOpens"),
-          .softnet_drops = read_softnet_drops()};
-}
-
-KernelCounters KernelCounters::since(const KernelCounters& before) const noexcept {
-  return {.listen_overflows = listen_overflows - before.listen_overflows,
-          .listen_drops = listen_drops - before.listen_drops,
-          .syn_cookies_sent = syn_cookies_sent - before.syn_cookies_sent,
-          .syn_retransmits = syn_retransmits - before.syn_retransmits,
-          .active_opens = active_opens - before.active_opens,
-          .softnet_drops = softnet_drops - before.softnet_drops};
 }
 
 std::vector<TcpSocket> read_tcp_sockets() {

@@ -1,3 +1,4 @@
+#include <anteroom/bench/forecast.h>
 #include <anteroom/bench/summary.h>
 
 #include <algorithm>
@@ -9,70 +10,97 @@ namespace anteroom::bench {
 namespace {
 
 constexpr int kLast = 1 << 30;
+// Of the bootstraps: any number does, but the same one must come out again.
+constexpr std::uint64_t kBootstrapSeed = 1;
 
-template <class T>
-std::pair<T, T> best_and_worst(const std::vector<T>& values) {
-  const auto [best, worst] = std::ranges::minmax(values);
-  return {best, worst};
+using Trials = std::vector<const TrialResult*>;
+
+template <class Measure>
+Estimate over_runs(const Trials& trials, Measure measure) {
+  std::vector<double> values;
+  for (const TrialResult* trial : trials) values.push_back(static_cast<double>(measure(*trial)));
+  return estimate(values, kBootstrapSeed);
 }
 
-Summary summarize_cell(const std::vector<const TrialResult*>& trials) {
-  Summary summary{.server = trials.front()->scenario.server, .backlog = trials.front()->scenario.backlog};
-  summary.stall_loss = trials.front()->scenario.stall_loss();
-  std::vector<double> lost;
-  std::vector<std::uint32_t> ghosts;
-  std::vector<double> rates;
-  std::vector<double> overflows;
-  std::vector<double> in_stall;
-  std::vector<double> cpu;
-  for (const TrialResult* trial : trials) {
+Summary summarize_cell(const Trials& all) {
+  Summary summary{.scenario = all.front()->scenario};
+  summary.stall_loss = summary.scenario.stall_loss();
+  Trials trials;
+  for (const TrialResult* trial : all) {
     if (trial->is_void()) {
       ++summary.void_runs;
-      continue;
-    }
-    ++summary.runs;
-    const double clients = trial->scenario.clients;
-    lost.push_back(trial->lost_first_syn / clients);
-    ghosts.push_back(trial->fates[Fate::kGhost]);
-    rates.push_back(trial->connections_per_second);
-    overflows.push_back(static_cast<double>(trial->counters.listen_overflows));
-    in_stall.push_back(static_cast<double>(trial->first_stall_drops));
-    if (trial->fates.served() > 0) {
-      cpu.push_back(static_cast<double>(trial->server_cpu.count()) * 1e-3 / trial->fates.served());
-    }
-    summary.deepest_queue = std::max(summary.deepest_queue, trial->deepest_queue);
-    summary.first_byte.merge(trial->first_byte);
-    if (!trial->nobody_turned_away()) ++summary.runs_that_turned_away;
-    if (trial->unserved > 0) {
-      summary.least_unserved_age =
-          std::min(summary.least_unserved_age.value_or(trial->least_unserved_age), trial->least_unserved_age);
+    } else {
+      trials.push_back(trial);
     }
   }
-  if (summary.runs == 0) return summary;
-  std::tie(summary.lost_first_syn_best, summary.lost_first_syn_worst) = best_and_worst(lost);
-  std::tie(summary.ghosts_best, summary.ghosts_worst) = best_and_worst(ghosts);
-  summary.connections_per_second = median(std::move(rates));
-  summary.overflows = median(std::move(overflows));
-  summary.first_stall_drops = median(std::move(in_stall));
-  summary.server_cpu_us = median(std::move(cpu));
+  summary.runs = static_cast<int>(trials.size());
+  if (trials.empty()) return summary;
+  for (const TrialResult* trial : trials) {
+    summary.clients += trial->clients;
+    summary.fates += trial->fates;
+    summary.first_byte.merge(trial->first_byte);
+    summary.connect.merge(trial->connect);
+    summary.queue_wait.merge(trial->queue_wait);
+    if (!trial->nobody_turned_away()) ++summary.runs_that_turned_away;
+  }
+  using T = const TrialResult&;
+  summary.lost_first_syn = over_runs(trials, [](T trial) { return trial.lost_share(); });
+  summary.loss_upper = loss_upper_bound(loss_by_block(trials), kBootstrapSeed);
+  summary.connections_per_second = over_runs(trials, [](T trial) { return trial.connections_per_second; });
+  summary.ghosts = over_runs(trials, [](T trial) { return trial.fates.ghosts(); });
+  summary.overflows = over_runs(trials, [](T trial) { return trial.entries.listen_overflows; });
+  summary.drops = over_runs(trials, [](T trial) { return trial.entries.listen_drops; });
+  summary.syn_retransmits = over_runs(trials, [](T trial) { return trial.entries.syn_retransmits; });
+  summary.first_stall_drops = over_runs(trials, [](T trial) { return trial.first_stall_drops; });
+  summary.deepest_queue = over_runs(trials, [](T trial) { return trial.deepest_queue; });
+  summary.server_cpu_s = over_runs(trials, [](T trial) { return trial.server_cpu_per_connection_s(); });
+  summary.first_byte_p99_s = over_runs(trials, [](T trial) {
+    return std::chrono::duration<double>(trial.first_byte.percentile(0.99)).count();
+  });
+  const TrialResult& first = *trials.front();
+  summary.depth_step = first.depth_step;
+  summary.depth_over_time = first.depth_over_time;
+  summary.mean_in_system = first.mean_in_system;
+  summary.rate_times_latency = first.rate_times_latency;
+  const double accepts = summary.server_cpu_s.median > 0 ? 1 / summary.server_cpu_s.median : 0;
+  if (const auto said = forecast(summary.scenario, accepts)) {
+    summary.forecast_loss = said->loss;
+    summary.model = said->model;
+  }
   return summary;
 }
 
 }  // namespace
 
-double median(std::vector<double> values) {
-  if (values.empty()) return 0;
-  std::ranges::sort(values);
-  const std::size_t half = values.size() / 2;
-  return values.size() % 2 == 1 ? values[half] : (values[half - 1] + values[half]) / 2;
+std::vector<BlockLoss> loss_by_block(const Trials& trials) {
+  std::vector<BlockLoss> blocks;
+  for (const TrialResult* trial : trials) {
+    for (const Cycle& cycle : trial->cycles)
+      blocks.push_back(
+          {.lost = static_cast<double>(cycle.lost), .clients = static_cast<double>(cycle.clients)});
+    if (trial->cycles.empty())
+      blocks.push_back({.lost = static_cast<double>(trial->lost_first_syn),
+                        .clients = static_cast<double>(trial->clients)});
+  }
+  return blocks;
+}
+
+double accepts_per_second(const std::vector<TrialResult>& trials) {
+  std::vector<double> costs;
+  for (const TrialResult& trial : trials) {
+    if (!trial.is_void() && trial.fates.served() > 0) costs.push_back(trial.server_cpu_per_connection_s());
+  }
+  const double cost = estimate(costs, kBootstrapSeed).median;
+  return cost > 0 ? 1 / cost : 0;
 }
 
 std::vector<Summary> summarize(const std::vector<TrialResult>& trials) {
-  using Cell = std::pair<ServerKind, int>;
-  std::map<Cell, std::vector<const TrialResult*>> cells;
+  using Cell = std::tuple<ServerKind, Loop, int>;
+  std::map<Cell, Trials> cells;
   for (const TrialResult& trial : trials) {
-    const int backlog = trial.scenario.backlog;
-    cells[{trial.scenario.server, backlog == kUnlimitedBacklog ? kLast : backlog}].push_back(&trial);
+    const Scenario& scenario = trial.scenario;
+    const int backlog = scenario.backlog == kUnlimitedBacklog ? kLast : scenario.backlog;
+    cells[{scenario.server, scenario.loop, backlog}].push_back(&trial);
   }
   std::vector<Summary> summaries;
   summaries.reserve(cells.size());

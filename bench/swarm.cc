@@ -2,7 +2,6 @@
 #include <anteroom/bench/swarm.h>
 #include <anteroom/connector.h>
 #include <anteroom/timer.h>
-#include <fmt/format.h>
 #include <netinet/tcp.h>
 #include <sys/resource.h>
 
@@ -23,6 +22,9 @@ constexpr int kCallsPerTurn = 32;
 // Of the 28,232 ports of one address, so that a free one is found at once.
 constexpr std::size_t kClientsPerSource = 4000;
 constexpr std::size_t kReservedDescriptors = 64;
+// No SYN goes out again before the first wait of 1 s is over (RFC 6298, 2.1; TCP_TIMEOUT_INIT in the kernel's
+// include/net/tcp.h). The rest is a margin for coarse ticks.
+constexpr std::chrono::nanoseconds kNoRetransmitBefore = std::chrono::milliseconds(900);
 
 Fate fate_of_failure(int error) noexcept {
   switch (error) {
@@ -39,32 +41,48 @@ Fate fate_of_failure(int error) noexcept {
     case ENOMEM:
       return Fate::kNoDescriptor;
     default:
-      return Fate::kReset;
+      return Fate::kResetBeforeAccept;  // as far as a client can tell
   }
 }
 
-/// What the server's side of this machine knows of the clients that believe to be connected.
+std::uint64_t key_of(const Endpoint& client) noexcept {
+  const auto* const address = reinterpret_cast<const sockaddr_in*>(client.data());
+  return client.family() == AF_INET ? peer_key(address->sin_addr.s_addr, client.port()) : 0;
+}
+
+/// How many SYNs the kernel has sent again when it gives up after that time: it waits for 1.024 s, as often as
+/// `linear` says once more, and then twice as long each time; the last wait is followed by none.
+std::uint8_t retransmits_within(std::int64_t ns, int linear) noexcept {
+  double wait_ns = 1.024e9;
+  std::uint8_t waits = 0;
+  for (double left = static_cast<double>(ns) + wait_ns / 4; left >= wait_ns; ++waits) {
+    left -= wait_ns;
+    if (waits >= linear) wait_ns *= 2;
+  }
+  return waits > 0 ? static_cast<std::uint8_t>(waits - 1) : std::uint8_t{0};
+}
+
+/// What the server's side knows of the clients that believe to be connected.
 class ServerSide {
  public:
-  explicit ServerSide(std::uint16_t port) {
-    for (const TcpSocket& socket : read_tcp_sockets()) {
-      const bool is_known = socket.state != TCP_SYN_RECV && socket.state != TCP_LISTEN;
-      if (socket.local_port == port && is_known)
-        known_.push_back(key(socket.remote_address, socket.remote_port));
+  ServerSide(const std::vector<TcpSocket>& sockets, std::uint16_t port) {
+    for (const TcpSocket& socket : sockets) {
+      if (socket.local_port != port || socket.state == TCP_LISTEN) continue;
+      std::vector<std::uint64_t>& clients = socket.state == TCP_SYN_RECV ? half_open_ : known_;
+      clients.push_back(peer_key(socket.remote_address, socket.remote_port));
     }
     std::ranges::sort(known_);
+    std::ranges::sort(half_open_);
   }
 
-  bool knows(const Endpoint& client) const {
-    const auto* address = reinterpret_cast<const sockaddr_in*>(client.data());
-    return std::ranges::binary_search(known_, key(address->sin_addr.s_addr, client.port()));
+  Fate fate_of(std::uint64_t client) const noexcept {
+    if (std::ranges::binary_search(known_, client)) return Fate::kDeadline;
+    return std::ranges::binary_search(half_open_, client) ? Fate::kGhostHalfOpen : Fate::kGhostUnknown;
   }
 
  private:
-  static std::uint64_t key(std::uint32_t address, std::uint16_t port) {
-    return std::uint64_t{address} << 16 | port;
-  }
   std::vector<std::uint64_t> known_;
+  std::vector<std::uint64_t> half_open_;
 };
 
 class Swarm {
@@ -78,15 +96,11 @@ class Swarm {
         call_timer_(reactor_, [this] { call(); }),
         end_timer_(reactor_, [this] { give_up(); }) {
     ids_.resize(plan.records.size() / plan.step + 1);
-    // 127.0.0.1, 127.0.1.1, ...: all of 127/8 is ours on the loopback device.
-    for (std::size_t i = 0; i * kClientsPerSource < plan.records.size(); ++i) {
-      sources_.emplace_back(fmt::format("127.{}.{}.1", i / 256 % 256, i % 256), std::uint16_t{0});
-    }
   }
 
   void run() {
     if (next_ >= plan_.records.size()) return;
-    call_timer_.arm_at(time_of(plan_.records[next_].intended_ns));
+    call_timer_.arm_at(is_closed_loop() ? plan_.start : time_of(plan_.records[next_].intended_ns));
     end_timer_.arm_at(plan_.start + plan_.end);
     reactor_.run();
   }
@@ -98,24 +112,41 @@ class Swarm {
     return *static_cast<ClientRecord*>(connection.context());
   }
 
-  /// Lets all call whose time has come, but looks after the others in between.
+  bool is_closed_loop() const noexcept { return plan_.flows > 0; }
+
+  std::optional<Endpoint> source_of(std::size_t client) const {
+    return plan_.sources.empty() ? std::nullopt : std::optional(plan_.sources[client / kClientsPerSource]);
+  }
+
+  /// Lets all call whose time has come, but looks after the others in between. In a closed loop it is the
+  /// time of a flow when the last client of it has been served.
   void call() {
     for (int calls = 0; next_ < plan_.records.size(); ++calls, next_ += plan_.step) {
       ClientRecord& record = plan_.records[next_];
       const std::int64_t now = now_ns();
+      if (is_closed_loop()) {
+        if (waiting_ >= plan_.flows) return;
+        record.intended_ns = now;
+      }
       if (record.intended_ns > now || (calls >= kCallsPerTurn && !plan_.is_burst))
         return call_timer_.arm_at(time_of(record.intended_ns));
       record.called_ns = now;
       const ConnectResult result =
           connector_.connect(plan_.server, {.deadline = std::chrono::nanoseconds(0),
-                                            .source = sources_[next_ / kClientsPerSource],
+                                            .source = source_of(next_),
                                             .no_delay = false,
                                             .context = &record});
       ids_[next_ / plan_.step] = result.id;
+      if (plan_.called != nullptr) plan_.called->fetch_add(1, std::memory_order_relaxed);
       if (result.error) {
-        decide(record, fate_of_failure(result.error.value()));
+        decide(record, fate_of_failure(result.error.value()), now);
+        if (is_closed_loop()) {  // it would fail for ever
+          next_ = plan_.records.size();
+          break;
+        }
       } else {
         ++living_;
+        ++waiting_;
       }
     }
     stop_if_done();
@@ -123,20 +154,37 @@ class Swarm {
 
   void opened(Connection& connection) {
     ClientRecord& record = record_of(connection);
-    note_retransmits(connection, record);
+    record.writable_ns = now_ns();
+    record.local = key_of(connection.local());
+    // Who has to ask the kernel pays 1 % more processor time for each connection.
+    if (record.writable_ns - record.called_ns >= kNoRetransmitBefore.count())
+      note_retransmits(connection, record);
+    if (!plan_.request.empty()) connection.send(plan_.request);
   }
 
   void greeted(Connection& connection) {
     ClientRecord& record = record_of(connection);
     if (record.fate != Fate::kNotStarted) return;
     record.first_byte_ns = now_ns();
-    decide(record, record.retransmits == 0 ? Fate::kServedAtOnce : Fate::kServedAfterRetransmit);
+    decide(record, record.retransmits == 0 ? Fate::kServedAtOnce : Fate::kServedAfterRetransmit,
+           record.first_byte_ns);
+    --waiting_;
+    if (is_closed_loop()) call();
   }
 
   void closed(Connection& connection, std::error_code error) {
     ClientRecord& record = record_of(connection);
-    if (record.fate == Fate::kNotStarted) decide(record, fate_of_failure(error.value()));
+    if (record.fate == Fate::kNotStarted) {
+      const Fate fate = fate_of_failure(error.value());
+      if (fate == Fate::kTimedOut && !connection.was_open()) {
+        record.in_syn_sent = true;  // until the kernel gave up
+        record.retransmits = retransmits_within(now_ns() - record.called_ns, plan_.syn_linear_timeouts);
+      }
+      decide(record, fate, now_ns());
+      --waiting_;
+    }
     --living_;
+    if (is_closed_loop()) return call();
     stop_if_done();
   }
 
@@ -159,14 +207,14 @@ class Swarm {
           connected.push_back(connection);
           continue;
         }
-        decide(record, Fate::kDeadline);
+        decide(record, Fate::kDeadline, plan_.end.count());
       }
       connection->abort();
     }
     if (!connected.empty()) {
-      const ServerSide server(plan_.server.port());
+      const ServerSide server(plan_.server_sockets(), plan_.server.port());
       for (Connection* connection : connected) {
-        decide(record_of(*connection), server.knows(connection->local()) ? Fate::kDeadline : Fate::kGhost);
+        decide(record_of(*connection), server.fate_of(key_of(connection->local())), plan_.end.count());
         connection->abort();
       }
     }
@@ -179,8 +227,9 @@ class Swarm {
     record.retransmits = static_cast<std::uint8_t>(std::min<std::uint32_t>(count, 255));
   }
 
-  void decide(ClientRecord& record, Fate fate) {
+  void decide(ClientRecord& record, Fate fate, std::int64_t at_ns) {
     record.fate = fate;
+    record.ended_ns = at_ns;
     if (plan_.ended != nullptr) plan_.ended->fetch_add(1, std::memory_order_relaxed);
   }
 
@@ -190,9 +239,9 @@ class Swarm {
 
   const SwarmPlan& plan_;
   std::size_t next_;
-  std::size_t living_ = 0;
+  std::size_t living_ = 0;   // clients that are not closed yet
+  std::size_t waiting_ = 0;  // of them, those that have no fate yet, but for the end
   std::vector<ChannelId> ids_;
-  std::vector<Endpoint> sources_;
   Reactor reactor_;
   Connector connector_;
   Timer call_timer_;
@@ -202,6 +251,10 @@ class Swarm {
 }  // namespace
 
 void run_swarm(const SwarmPlan& plan) { Swarm(plan).run(); }
+
+std::size_t sources_for(std::size_t clients) noexcept {
+  return (clients + kClientsPerSource - 1) / kClientsPerSource;
+}
 
 std::size_t swarm_clients_max() noexcept {
   rlimit limit{};

@@ -7,9 +7,13 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <cmath>
 #include <exception>
+#include <map>
+#include <span>
 #include <thread>
 
+#include "process.h"
 #include "trial_board.h"
 #include "trial_process.h"
 
@@ -21,12 +25,12 @@ using std::chrono::nanoseconds;
 
 constexpr std::size_t kSwarmsMax = 64;
 // The generator was the limit, and the trial is void, when more than one client in twenty called later than
-// this, or than a fiftieth of the stall: a queue that grows by rate x stall is then known to within 2 %. A
-// burst has no pace to keep, but must be one: 10,000 calls a second, a third of what one processor makes
-// here, plus one hiccup.
+// this, or than a twentieth of the stall: a queue that grows by rate x stall is then known to within 5 %, and
+// to much less if the late are late by alike. A burst has no pace to keep, but must be one: 10,000 calls a
+// second, a third of what one processor makes here, plus one hiccup.
 constexpr nanoseconds kLatenessMax = 10ms;
 constexpr nanoseconds kLatenessMin = 1ms;
-constexpr int kLatenessOfStall = 50;
+constexpr int kLatenessOfStall = 20;
 constexpr double kLateShareMax = 0.05;
 constexpr nanoseconds kBurstGapMax = 100us;
 constexpr nanoseconds kBurstHiccup = 100ms;
@@ -34,18 +38,8 @@ constexpr nanoseconds kBurstHiccup = 100ms;
 /// Runs the host process to its end, or kills it; its children die with it.
 bool host_trial(const Scenario& scenario, SharedTrial& shared, const std::atomic<bool>& interrupted,
                 const TrialProgress& progress) {
-  const pid_t parent = ::getpid();
-  const pid_t host = ::fork();
-  if (host < 0) throw std::system_error(errno, std::system_category(), "fork for a trial");
-  if (host == 0) {
-    tie_to_parent(parent);
-    try {
-      run_trial_process(scenario, shared);
-    } catch (const std::exception& error) {
-      shared.board().fail(error.what());
-    }
-    ::_exit(0);
-  }
+  const pid_t host = fork_process([&shared](std::string_view why) { shared.board().fail(why); }, std::nullopt,
+                                  [&] { run_trial_process(scenario, shared); });
   for (;;) {
     int status = 0;
     const pid_t ended = ::waitpid(host, &status, WNOHANG);
@@ -61,61 +55,162 @@ bool host_trial(const Scenario& scenario, SharedTrial& shared, const std::atomic
   }
 }
 
-void count_clients(std::span<const ClientRecord> records, const Scenario& scenario, TrialResult& result) {
-  const std::int64_t end_ns = records.back().intended_ns + scenario.patience.count();
+/// "name=value" in each line.
+std::vector<std::pair<std::string, std::string>> read_lines(std::string_view text) {
+  std::vector<std::pair<std::string, std::string>> pairs;
+  while (!text.empty()) {
+    const std::string_view line = text.substr(0, text.find('\n'));
+    text.remove_prefix(std::min(line.size() + 1, text.size()));
+    const std::size_t equals = line.find('=');
+    if (equals != line.npos) pairs.emplace_back(line.substr(0, equals), line.substr(equals + 1));
+  }
+  return pairs;
+}
+
+/// Who lost its first SYN.
+bool lost_first_syn(const ClientRecord& record) noexcept {
+  return record.retransmits > 0 || record.in_syn_sent;
+}
+
+/// A reset looks the same to a client whether or not the server had accepted it; the server knows.
+void tell_resets_apart(std::span<ClientRecord> records, std::span<const std::uint64_t> peers) {
+  if (std::ranges::none_of(
+          records, [](Fate fate) { return fate == Fate::kResetBeforeAccept; }, &ClientRecord::fate))
+    return;
+  std::vector<std::uint64_t> accepted(peers.begin(), peers.end());
+  std::ranges::sort(accepted);
+  for (ClientRecord& record : records) {
+    if (record.fate == Fate::kResetBeforeAccept && std::ranges::binary_search(accepted, record.local))
+      record.fate = Fate::kResetAfterAccept;
+  }
+}
+
+/// SYNs that are sent within one slot of the kernel's timer wheel, 32 ms, go out again in the same tick.
+std::uint32_t largest_clump(std::span<const ClientRecord> records) {
+  constexpr std::int64_t kSlotNs = 32'000'000;
+  std::map<std::int64_t, std::uint32_t> slots;
+  std::uint32_t largest = 0;
+  for (const ClientRecord& record : records) {
+    if (lost_first_syn(record)) largest = std::max(largest, ++slots[record.called_ns / kSlotNs]);
+  }
+  return largest;
+}
+
+std::vector<Cycle> count_cycles(std::span<const ClientRecord> records, const Scenario& scenario) {
+  if (scenario.stall_every <= 0ns || scenario.loop != Loop::kOpen) return {};
+  std::vector<Cycle> cycles(static_cast<std::size_t>(scenario.cycles()));
+  for (const ClientRecord& record : records) {
+    const auto index = static_cast<std::size_t>(record.intended_ns / scenario.stall_every.count());
+    Cycle& cycle = cycles[std::min(index, cycles.size() - 1)];
+    ++cycle.clients;
+    cycle.lost += lost_first_syn(record) ? 1 : 0;
+  }
+  return cycles;
+}
+
+/// The time from a client's start to `until_ns`, or if that never came, its age at the end.
+void record_latency(Latencies& latencies, std::int64_t intended_ns, std::int64_t until_ns,
+                    std::int64_t end_ns) {
+  if (until_ns >= 0) {
+    latencies.record(nanoseconds(until_ns - intended_ns));
+  } else {
+    latencies.record_unfinished(nanoseconds(end_ns - intended_ns));
+  }
+}
+
+void count_clients(std::span<const ClientRecord> records, TrialResult& result) {
+  const Scenario& scenario = result.scenario;
+  const bool is_closed = scenario.loop == Loop::kClosed;
+  const std::int64_t end_ns =
+      is_closed ? scenario.load_length().count() : records.back().intended_ns + scenario.patience.count();
   std::int64_t first_call = end_ns;
   std::int64_t last_call = 0;
   std::int64_t last_byte = 0;
-  Histogram lateness;
+  double in_system_ns = 0;
+  result.clients = static_cast<std::uint32_t>(records.size());
+  BookEntries& entries = result.entries;
   for (const ClientRecord& record : records) {
     ++result.fates[record.fate];
-    result.books.syn_retransmits += record.retransmits;
-    result.books.in_syn_sent += record.in_syn_sent ? 1 : 0;
-    if (record.retransmits > 0 || record.in_syn_sent) ++result.lost_first_syn;
-    const bool served = record.first_byte_ns >= 0;
-    result.first_byte.record(nanoseconds((served ? record.first_byte_ns : end_ns) - record.intended_ns));
-    if (!served) {
-      const nanoseconds age(end_ns - record.intended_ns);
-      result.least_unserved_age = result.unserved == 0 ? age : std::min(result.least_unserved_age, age);
-      ++result.unserved;
+    entries.syn_retransmits += record.retransmits;
+    entries.in_syn_sent += record.in_syn_sent ? 1 : 0;
+    if (lost_first_syn(record)) ++result.lost_first_syn;
+    if (record.fate == Fate::kServedAfterRetransmit) {
+      if (result.served_after.size() < record.retransmits) result.served_after.resize(record.retransmits);
+      ++result.served_after[record.retransmits - std::size_t{1}];
     }
+    record_latency(result.first_byte, record.intended_ns, record.first_byte_ns, end_ns);
+    record_latency(result.connect, record.intended_ns, record.writable_ns, end_ns);
     last_byte = std::max(last_byte, record.first_byte_ns);
     if (record.called_ns < 0) continue;
-    lateness.record(nanoseconds(record.called_ns - record.intended_ns));
+    const bool was_sent = record.fate != Fate::kNoLocalPort && record.fate != Fate::kNoDescriptor;
+    entries.called += was_sent ? 1 : 0;
+    result.lateness.record(nanoseconds(record.called_ns - record.intended_ns));
     first_call = std::min(first_call, record.called_ns);
     last_call = std::max(last_call, record.called_ns);
+    if (!is_closed || record.first_byte_ns >= 0)
+      in_system_ns += static_cast<double>(std::max(record.ended_ns, record.called_ns) - record.called_ns);
   }
-  result.lateness_p99 = lateness.percentile(0.99);
   result.launch_span = nanoseconds(std::max<std::int64_t>(last_call - first_call, 0));
-  const std::int64_t until = result.unserved == 0 ? last_byte : end_ns;
+  const std::int64_t until = result.everybody_served() ? last_byte : end_ns;
   const double served_s = static_cast<double>(until - records.front().intended_ns) * 1e-9;
   if (served_s > 0) result.connections_per_second = result.fates.served() / served_s;
+  result.rate_times_latency = in_system_ns;  // to be divided by the time that was sampled
+  result.cycles = count_cycles(records, scenario);
+  result.largest_clump = largest_clump(records);
 }
 
 void count_kernel(const TrialBoard& board, TrialResult& result) {
-  result.counters = board.counters;
+  const auto number = [](std::uint64_t count) { return static_cast<std::int64_t>(count); };
+  result.server_counters = board.server_counters;
+  result.client_counters = board.client_counters;
+  result.softnet_drops = board.softnet_drops;
+  result.traffic = board.traffic;
   result.backlog_in_force = board.backlog_in_force;
   result.listener_drops = board.listener_drops;
   result.first_stall_drops = board.first_stall_drops;
   result.accepted = board.accepted;
   result.deepest_queue = std::max(board.queue_peak_sampled, board.queue_peak_at_accept);
   result.longest_wait = std::chrono::milliseconds(board.longest_wait_ms);
+  result.queue_wait = board.queue_wait;
   result.server_cpu = nanoseconds(board.server_cpu_ns);
   result.swarm_cpu = nanoseconds(board.swarm_cpu_ns);
-  Books& books = result.books;
-  // In a network that others share, only the listener's own count is ours.
-  books.listen_drops = static_cast<std::int64_t>(board.is_private_network ? board.counters.listen_drops
-                                                                          : board.listener_drops);
-  books.softnet_drops = static_cast<std::int64_t>(board.counters.softnet_drops);
-  books.ghosts = result.fates[Fate::kGhost];
-  books.synack_retransmits =
-      static_cast<std::int64_t>(board.counters.syn_retransmits) - books.syn_retransmits;
-  books.fates = result.fates.total();
-  books.clients = result.scenario.clients;
+  result.depth_step = nanoseconds(board.depth_over_time.step_ns);
+  const auto& depth = board.depth_over_time.depth;
+  result.depth_over_time.assign(depth.begin(), depth.begin() + board.depth_over_time.steps);
+  result.mean_in_system = board.mean_in_system;
+  result.rate_times_latency =
+      board.sampled_ns > 0 ? result.rate_times_latency / static_cast<double>(board.sampled_ns) : 0;
   // A queue that was full once was one deeper than its limit, whether or not a sample fell into that moment.
-  if (board.counters.listen_overflows > 0 && board.listener_drops > 0) {
+  if (board.server_counters[Counter::kListenOverflows] > 0 && board.listener_drops > 0) {
     result.deepest_queue = std::max(result.deepest_queue, board.backlog_in_force + 1);
   }
+
+  const bool is_pair = board.road == RoadKind::kPair;
+  const KernelCounters& server = board.server_counters;
+  const KernelCounters& callers = is_pair ? board.client_counters : board.server_counters;
+  BookEntries& entries = result.entries;
+  entries.clients = result.clients;
+  entries.fates = result.fates.total();
+  entries.ghosts = result.fates.ghosts();
+  entries.reset_before_accept = result.fates[Fate::kResetBeforeAccept];
+  entries.listener_drops = number(board.listener_drops);
+  entries.accepted = number(board.accepted);
+  entries.waiting_at_end = board.waiting_at_end;
+  entries.is_private = board.road != RoadKind::kShared;
+  entries.has_two_sides = is_pair;
+  entries.listen_drops = number(server[Counter::kListenDrops]);
+  entries.listen_overflows = number(server[Counter::kListenOverflows]);
+  entries.syn_queue_drops = number(server[Counter::kReqQFullDrop]);
+  entries.server_syn_retransmits = number(server[Counter::kSynRetrans]);
+  entries.client_syn_retransmits = number(board.client_counters[Counter::kSynRetrans]);
+  entries.active_opens = number(callers[Counter::kActiveOpens]);
+  entries.passive_opens = number(server[Counter::kPassiveOpens]);
+  entries.softnet_drops = number(board.softnet_drops);
+  entries.syncookies = board.syncookies;
+  entries.abort_on_overflow = board.abort_on_overflow;
+  const RoadTraffic& traffic = board.traffic;
+  entries.lost_on_the_road = number(traffic.lost_syn + traffic.lost_syn_ack + traffic.lost_ack);
+  result.books = keep_books(entries);
 }
 
 std::string in_milliseconds(nanoseconds duration) {
@@ -124,10 +219,11 @@ std::string in_milliseconds(nanoseconds duration) {
 
 /// Whether the clients called when they were meant to; empty if so.
 std::string generator_problem(std::span<const ClientRecord> records, const TrialResult& result) {
-  if (result.scenario.arrival == Arrival::kBurst) {
+  if (result.scenario.loop == Loop::kClosed) return {};  // it has no pace to keep
+  if (result.scenario.arrival == Arrival::kBurst && result.scenario.burst_within == 0ns) {
     const nanoseconds longest = kBurstGapMax * result.scenario.clients + kBurstHiccup;
     if (result.launch_span <= longest) return {};
-    return fmt::format("the generator was the limit: the burst took {} to begin, more than {}",
+    return fmt::format("the generator was the limit (the burst took {} to begin, more than {})",
                        in_milliseconds(result.launch_span), in_milliseconds(longest));
   }
   const nanoseconds stall = result.scenario.stall;
@@ -138,7 +234,7 @@ std::string generator_problem(std::span<const ClientRecord> records, const Trial
   });
   const double share = static_cast<double>(late) / static_cast<double>(records.size());
   if (share <= kLateShareMax) return {};
-  return fmt::format("the generator was the limit: {:.0f} % of the clients called more than {} late",
+  return fmt::format("the generator was the limit ({:.0f} % of the clients called more than {} late)",
                      share * 100, in_milliseconds(allowed));
 }
 
@@ -146,7 +242,7 @@ std::string generator_problem(std::span<const ClientRecord> records, const Trial
 std::string backlog_problem(const TrialResult& result) {
   const auto wanted = static_cast<std::uint32_t>(result.scenario.backlog);
   const bool is_unlimited = result.scenario.backlog == kUnlimitedBacklog;
-  if (is_unlimited ? result.listener_drops == 0 : result.backlog_in_force == wanted) return {};
+  if (is_unlimited ? result.door_drops() == 0 : result.backlog_in_force == wanted) return {};
   return fmt::format("net.core.somaxconn clipped the backlog to {}: sysctl -w net.core.somaxconn=65535",
                      result.backlog_in_force);
 }
@@ -155,11 +251,11 @@ void find_problems(const TrialBoard& board, std::span<const ClientRecord> record
   const auto problem = [&](std::string text) { result.problems.push_back(std::move(text)); };
   if (board.server_died) problem("the server ended in the middle of the trial");
   if (board.swarm_hung) problem("the swarm did not end in time");
-  if (!result.books.balance()) {
-    problem(
-        fmt::format("the books do not balance: the kernel dropped {} (and {} in a processor's input queue), "
-                    "the clients missed {}",
-                    result.books.listen_drops, result.books.softnet_drops, result.books.missed()));
+  for (const Account& account : result.books) {
+    if (account.balances()) continue;
+    problem(fmt::format("the books do not balance: {} ({} against {}, may differ by {} to {})",
+                        account.meaning, account.left, account.right, account.allowed_from,
+                        account.allowed_to));
   }
   for (const std::string& text : {generator_problem(records, result), backlog_problem(result)}) {
     if (!text.empty()) problem(text);
@@ -184,27 +280,44 @@ void find_problems(const TrialBoard& board, std::span<const ClientRecord> record
 
 }  // namespace
 
+bool TrialResult::little_holds() const noexcept {
+  return std::abs(mean_in_system - rate_times_latency) <=
+         2 + 0.1 * std::max(mean_in_system, rate_times_latency);
+}
+
 TrialResult run_trial(const Scenario& scenario, const std::atomic<bool>& interrupted,
                       const TrialProgress& progress) {
   TrialResult result;
   result.scenario = scenario;
   SharedTrial shared(static_cast<std::size_t>(scenario.clients));
-  const std::vector<nanoseconds> times =
-      schedule(scenario.arrival, scenario.clients, scenario.rate, scenario.seed);
-  const std::span<ClientRecord> records = shared.records();
-  for (std::size_t i = 0; i < times.size(); ++i) records[i].intended_ns = times[i].count();
-
+  std::span<ClientRecord> records = shared.records();
+  if (scenario.loop == Loop::kOpen) {
+    const std::vector<nanoseconds> times = schedule(scenario);
+    for (std::size_t i = 0; i < times.size(); ++i) records[i].intended_ns = times[i].count();
+  }
   const bool ended = host_trial(scenario, shared, interrupted, progress);
   const TrialBoard& board = shared.board();
-  result.is_private_network = board.is_private_network;
-  result.why_not_private = board.why_not_private;
+  result.road = board.road;
+  result.why_not_better = board.why_not_better;
+  result.sysctls = read_lines(board.sysctls);
   result.complete = ended && board.complete;
   if (!result.complete) {
     const std::string why = board.failure[0] != '\0' ? board.failure : "its process was killed";
     result.problems.push_back(ended ? "it could not be run: " + why : "interrupted");
     return result;
   }
-  count_clients(records, scenario, result);
+  if (scenario.loop == Loop::kClosed) {
+    const auto unplayed =
+        std::ranges::remove_if(records, [](const ClientRecord& r) { return r.called_ns < 0; });
+    records = records.first(records.size() - unplayed.size());
+    if (records.empty()) {
+      result.complete = false;
+      result.problems.emplace_back("it could not be run: no flow got to call");
+      return result;
+    }
+  }
+  tell_resets_apart(records, shared.peers());
+  count_clients(records, result);
   count_kernel(board, result);
   find_problems(board, records, result);
   return result;

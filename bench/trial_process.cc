@@ -1,6 +1,6 @@
 #include "trial_process.h"
 
-#include <anteroom/bench/sandbox.h>
+#include <anteroom/bench/road.h>
 #include <anteroom/bench/swarm.h>
 #include <anteroom/listener.h>
 #include <fmt/format.h>
@@ -11,6 +11,8 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <array>
+#include <charconv>
 #include <exception>
 #include <functional>
 #include <optional>
@@ -18,6 +20,7 @@
 #include <utility>
 #include <vector>
 
+#include "process.h"
 #include "server_process.h"
 
 namespace anteroom::bench {
@@ -28,106 +31,91 @@ using namespace std::chrono_literals;
 
 // Below the local ports of the sandbox, so that nobody can meet himself.
 constexpr std::uint16_t kServerPort = 7777;
+// What decides how a full queue behaves.
+constexpr std::array kSysctls{
+    "net.core.somaxconn",          "net.core.netdev_max_backlog",      "net.ipv4.tcp_max_syn_backlog",
+    "net.ipv4.tcp_syncookies",     "net.ipv4.tcp_abort_on_overflow",   "net.ipv4.tcp_syn_retries",
+    "net.ipv4.tcp_synack_retries", "net.ipv4.tcp_syn_linear_timeouts", "net.ipv4.tcp_tw_reuse",
+    "net.ipv4.ip_local_port_range"};
 constexpr std::chrono::seconds kReadyLimit{20};
 // Beyond the end of everybody's patience, before a swarm counts as hung.
 constexpr std::chrono::seconds kGrace{5};
 
-/// The processors for the server and for the swarm, disjoint where there are two or more.
-struct Processors {
-  std::optional<cpu_set_t> server;
-  std::optional<cpu_set_t> swarm;
+std::vector<Listener> open_listeners(const Scenario& scenario, const Road& road) {
+  std::vector<Listener> listeners;
+  const std::size_t count = listeners_for(scenario);
+  const bool is_blocking = scenario.server == ServerKind::kBlocking ||
+                           scenario.server == ServerKind::kThreads || scenario.server == ServerKind::kPool;
+  std::uint16_t port = road.kind() == RoadKind::kShared ? 0 : kServerPort;
+  for (std::size_t i = 0; i < count; ++i) {
+    listeners.emplace_back(
+        Endpoint(road.server_address(), port),
+        ListenerOptions{.backlog = scenario.backlog, .reuse_port = count > 1, .blocking = is_blocking});
+    port = listeners.front().endpoint().port();
+  }
+  return listeners;
+}
+
+/// Of all listeners of a server.
+struct Queues {
+  std::uint32_t deepest = 0;
+  std::uint32_t waiting = 0;
+  std::uint64_t drops = 0;
 };
 
-Processors divide_processors() {
-  cpu_set_t all;
-  if (::sched_getaffinity(0, sizeof(all), &all) != 0 || CPU_COUNT(&all) < 2) return {};
-  cpu_set_t server;
-  cpu_set_t swarm;
-  CPU_ZERO(&server);
-  CPU_ZERO(&swarm);
-  for (int cpu = 0, seen = 0; cpu < CPU_SETSIZE; ++cpu) {
-    if (CPU_ISSET(cpu, &all)) CPU_SET(cpu, seen++ < CPU_COUNT(&all) / 2 ? &server : &swarm);
+Queues read_queues(const std::vector<Listener>& listeners) noexcept {
+  Queues all;
+  for (const Listener& listener : listeners) {
+    const auto queue = listener.queue();
+    if (!queue) continue;
+    all.deepest = std::max(all.deepest, queue->depth);
+    all.waiting += queue->depth;
+    all.drops += queue->drops;
   }
-  return {.server = server, .swarm = swarm};
+  return all;
 }
 
-/// A process that does `work` and ends. Its failures go on the board.
-pid_t fork_process(TrialBoard& board, const std::optional<cpu_set_t>& processors,
-                   const std::function<void()>& work) {
-  const pid_t parent = ::getpid();
-  const pid_t pid = ::fork();
-  if (pid < 0) throw std::system_error(errno, std::system_category(), "fork for a trial");
-  if (pid > 0) return pid;
-  tie_to_parent(parent);
-  if (processors) ::sched_setaffinity(0, sizeof(*processors), &*processors);
-  int status = 0;
-  try {
-    work();
-  } catch (const std::exception& error) {
-    board.fail(error.what());
-    status = 1;
-  }
-  ::_exit(status);
-}
+/// The kernel's counters on both sides of a road.
+struct Counters {
+  KernelCounters server;
+  KernelCounters client;
+  std::uint64_t softnet_drops = 0;
 
-std::int64_t cpu_ns(const rusage& usage) noexcept {
-  const auto ns = [](const timeval& time) {
-    return time.tv_sec * std::int64_t{1'000'000'000} + time.tv_usec * 1'000;
-  };
-  return ns(usage.ru_utime) + ns(usage.ru_stime);
-}
-
-/// A child, until it has been waited for.
-struct Child {
-  pid_t pid = -1;
-  bool ended = false;
-  std::int64_t cpu = 0;
-
-  bool has_ended(int options = WNOHANG) noexcept {
-    if (ended) return true;
-    rusage usage{};
-    int status = 0;
-    if (::wait4(pid, &status, options, &usage) != pid) return false;
-    cpu = cpu_ns(usage);
-    return ended = true;
-  }
-  void kill_and_wait() noexcept {
-    if (has_ended()) return;
-    ::kill(pid, SIGKILL);
-    has_ended(0);
+  explicit Counters(const Road& road) : server(read_kernel_counters()), softnet_drops(read_softnet_drops()) {
+    if (road.kind() != RoadKind::kPair) return;
+    road.go_to_client_side();
+    client = read_kernel_counters();
+    road.go_to_server_side();
   }
 };
-
-Listener open_listener(const Scenario& scenario, bool is_private) {
-  const Endpoint endpoint("127.0.0.1", is_private ? kServerPort : 0);
-  return Listener(endpoint,
-                  {.backlog = scenario.backlog, .blocking = scenario.server != ServerKind::kReactor});
-}
-
-void prepare_private_network() {
-  write_sysctl("net.core.somaxconn", "1000000");  // so that listen's number alone decides
-  write_sysctl("net.ipv4.ip_local_port_range", "10000 65535");
-}
 
 class Host {
  public:
   Host(const Scenario& scenario, SharedTrial& shared)
-      : scenario_(scenario), board_(shared.board()), records_(shared.records()) {}
+      : scenario_(scenario),
+        shared_(shared),
+        board_(shared.board()),
+        records_(shared.records()),
+        road_({.rtt = scenario.rtt,
+               .loss = scenario.loss,
+               .seed = scenario.seed,
+               .sysctls = scenario.sysctls}) {}
 
   void run() {
-    const Sandbox sandbox = enter_sandbox();
-    board_.is_private_network = sandbox.is_private;
-    sandbox.why_not.copy(board_.why_not_private, sizeof(board_.why_not_private) - 1);
-    if (sandbox.is_private) prepare_private_network();
-    const Listener listener = open_listener(scenario_, sandbox.is_private);
-    if (const auto queue = listener.queue()) board_.backlog_in_force = queue->limit;
-    const KernelCounters before = read_kernel_counters();
-    start_processes(listener);
+    note_road();
+    const std::vector<Listener> listeners = open_listeners(scenario_, road_);
+    if (const auto queue = listeners.front().queue()) board_.backlog_in_force = queue->limit;
+    const Counters before(road_);
+    start_processes(listeners);
     if (wait_until_ready()) {
-      watch(listener);
-      board_.counters = read_kernel_counters().since(before);
-      const auto queue = listener.queue();
-      board_.listener_drops = queue ? queue->drops : 0;
+      watch(listeners, before);
+      const Counters after(road_);
+      board_.server_counters = after.server.since(before.server);
+      board_.client_counters = after.client.since(before.client);
+      board_.softnet_drops = after.softnet_drops - before.softnet_drops;
+      const Queues queues = read_queues(listeners);
+      board_.listener_drops = queues.drops;
+      board_.waiting_at_end = queues.waiting;
       board_.server_died = server_.has_ended();
     }
     end_server();
@@ -135,51 +123,104 @@ class Host {
       swarm.kill_and_wait();
       board_.swarm_cpu_ns += swarm.cpu;
     }
+    if (delay_line_.pid > 0) delay_line_.kill_and_wait();
     board_.complete = board_.failure[0] == '\0';
   }
 
  private:
-  void start_processes(const Listener& listener) {
+  void note_road() {
+    board_.road = road_.kind();
+    TrialBoard::write(board_.why_not_better, road_.why_not());
+    std::string sysctls;
+    for (const char* name : kSysctls) sysctls += fmt::format("{}={}\n", name, read_sysctl(name));
+    TrialBoard::write(board_.sysctls, sysctls);
+    board_.syncookies = read_sysctl("net.ipv4.tcp_syncookies") != "0";
+    board_.abort_on_overflow = read_sysctl("net.ipv4.tcp_abort_on_overflow") == "1";
+    road_.go_to_client_side();
+    const std::string linear = read_sysctl("net.ipv4.tcp_syn_linear_timeouts");
+    std::from_chars(linear.data(), linear.data() + linear.size(), board_.syn_linear_timeouts);
+    road_.go_to_server_side();
+  }
+
+  void start_processes(const std::vector<Listener>& listeners) {
     const Processors processors = divide_processors();
-    server_.pid = fork_process(board_, processors.server, [&] {
+    server_.pid = fork_process(failed_, processors.server, [&] {
       swarm_clients_max();  // raises the limit of descriptors: each guest is one
-      run_server_process(scenario_, Listener(Fd(::dup(listener.fd()))), board_);
+      std::vector<Listener> own;
+      for (const Listener& listener : listeners) own.emplace_back(Fd(::dup(listener.fd())));
+      run_server_process(scenario_, std::move(own), shared_);
     });
+    if (road_.is_delayed())
+      delay_line_.pid = fork_process(failed_, std::nullopt, [&] { road_.carry(board_.traffic); });
     std::size_t swarms = swarms_for(records_.size());
-    if (scenario_.arrival == Arrival::kBurst && processors.swarm) {
+    if (scenario_.loop == Loop::kClosed) {
+      swarms = swarms_for(static_cast<std::size_t>(scenario_.flows));
+    } else if (scenario_.arrival == Arrival::kBurst && processors.swarm) {
       swarms = std::max<std::size_t>(
           swarms, static_cast<std::size_t>(CPU_COUNT(&*processors.swarm)));  // as sharp as can be
     }
     for (std::size_t i = 0; i < swarms; ++i) {
-      const auto play = [&, i] { play_swarm(listener.endpoint(), i, swarms); };
-      swarms_.push_back({.pid = fork_process(board_, processors.swarm, play)});
+      const auto play = [&, i] { play_swarm(listeners.front().endpoint(), i, swarms); };
+      swarms_.push_back({.pid = fork_process(failed_, processors.swarm, play)});
     }
   }
 
   void play_swarm(const Endpoint& server, std::size_t index, std::size_t swarms) {
+    road_.go_to_client_side();
     swarm_clients_max();
     ::prctl(PR_SET_TIMERSLACK, 1);  // ns: clients call on time, not within 50 µs of it
-    const Clock::time_point start = wait_for_start(board_);
-    run_swarm({.server = server,
-               .records = records_,
-               .is_burst = scenario_.arrival == Arrival::kBurst,
-               .first = index,
-               .step = swarms,
-               .start = start,
-               .end = load_end(),
-               .ended = &board_.clients_ended});
+    SwarmPlan plan{.server = server,
+                   .records = records_,
+                   .first = index,
+                   .step = swarms,
+                   .is_burst = is_sharp_burst(),
+                   .flows = flows_of(index, swarms),
+                   .end = load_end(),
+                   .syn_linear_timeouts = board_.syn_linear_timeouts,
+                   .server_sockets =
+                       [this] {
+                         road_.go_to_server_side();
+                         std::vector<TcpSocket> sockets = read_tcp_sockets();
+                         road_.go_to_client_side();
+                         return sockets;
+                       },
+                   .called = &board_.clients_called,
+                   .ended = &board_.clients_ended};
+    for (std::size_t i = 0; i < sources_for(records_.size()); ++i) {
+      const std::size_t most = Road::kSourcesMax;
+      plan.sources.emplace_back(road_.source_address(i % most), std::uint16_t{0});
+    }
+    plan.start = wait_for_start(board_);
+    run_swarm(plan);
   }
 
-  /// When the last client's patience ends, from the start.
+  bool is_sharp_burst() const noexcept {
+    return scenario_.arrival == Arrival::kBurst && scenario_.burst_within == 0ns &&
+           scenario_.loop == Loop::kOpen;
+  }
+
+  /// A fair share of all; at least one, since none would mean an open loop.
+  std::size_t flows_of(std::size_t index, std::size_t swarms) const noexcept {
+    if (scenario_.loop == Loop::kOpen) return 0;
+    const auto flows = static_cast<std::size_t>(scenario_.flows);
+    return std::max<std::size_t>((flows + swarms - 1 - index) / swarms, 1);
+  }
+
+  /// When the last client's patience ends, from the start. A closed loop stops at the end of the load, as
+  /// those tools do: who still waits gives no sample.
   std::chrono::nanoseconds load_end() const {
+    if (scenario_.loop == Loop::kClosed) return scenario_.load_length();
     return std::chrono::nanoseconds(records_.back().intended_ns) + scenario_.patience;
   }
 
-  /// How long after its beginning the first stall's drops are all there, and no others yet: SYNs come again
-  /// after a second.
+  /// When the first stall's drops are all there, and no others yet, from the start: SYNs come again after a
+  /// second.
   std::chrono::nanoseconds first_stall_seen() const {
-    const std::chrono::nanoseconds seen = std::min<std::chrono::nanoseconds>(scenario_.stall + 50ms, 1s);
-    return scenario_.stall_every > 0ns ? std::min(seen, scenario_.stall_every) : seen;
+    const std::vector<Stall> stalls = scenario_.stalls();
+    if (stalls.empty()) return 0ns;
+    const std::chrono::nanoseconds seen =
+        stalls[0].begin + std::min<std::chrono::nanoseconds>(scenario_.stall + 50ms, 1s);
+    return stalls.size() > 1 ? std::min(seen, stalls[1].begin) : seen;
   }
 
   bool wait_until_ready() {
@@ -197,25 +238,57 @@ class Host {
     return true;
   }
 
-  /// Samples the queue until the swarms have ended.
-  void watch(const Listener& listener) {
+  /// Samples the queues and the clients until the swarms have ended.
+  void watch(const std::vector<Listener>& listeners, const Counters& before_load) {
     const Clock::time_point limit = start_ + load_end() + kGrace;
-    const Clock::time_point stall_seen_until = start_ + scenario_.first_stall() + first_stall_seen();
+    const Clock::time_point stall_seen_until = start_ + first_stall_seen();
+    DepthOverTime& over_time = board_.depth_over_time;
+    const auto steps = static_cast<std::int64_t>(over_time.depth.size());
+    over_time.step_ns = std::max<std::int64_t>((load_end() + 50ms).count() / steps + 1, 1'000'000);
+    bool stall_was_seen = false;
+    double client_ns = 0;
+    Clock::time_point before = start_;
+    std::this_thread::sleep_until(start_ - 2ms);
     for (;;) {
-      const auto queue = listener.queue();
-      if (queue) {
-        board_.queue_peak_sampled = std::max(board_.queue_peak_sampled, queue->depth);
-        if (Clock::now() < stall_seen_until) board_.first_stall_drops = queue->drops;
+      const Clock::time_point now = Clock::now();
+      const Queues queues = read_queues(listeners);
+      board_.queue_peak_sampled = std::max(board_.queue_peak_sampled, queues.deepest);
+      if (!stall_was_seen && (now >= stall_seen_until || swarms_have_ended())) {
+        stall_was_seen = true;
+        board_.first_stall_drops = drops_since(before_load, queues);
       }
-      bool all_ended = true;
-      for (Child& swarm : swarms_) all_ended = swarm.has_ended() && all_ended;
-      if (all_ended) return;
-      if (Clock::now() > limit) {
+      if (now >= start_) {
+        const auto step = static_cast<std::uint32_t>(
+            std::min<std::int64_t>((now - start_).count() / over_time.step_ns, steps - 1));
+        over_time.steps = step + 1;
+        over_time.depth[step] = std::max(over_time.depth[step], queues.deepest);
+        const std::int64_t in_system =
+            std::int64_t{board_.clients_called.load()} - board_.clients_ended.load();
+        client_ns += static_cast<double>(in_system) * static_cast<double>((now - before).count());
+        before = now;
+      }
+      if ((swarms_have_ended() && stall_was_seen) || board_.failure[0] != '\0') break;
+      if (now > limit) {
         board_.swarm_hung = true;
-        return;
+        break;
       }
       std::this_thread::sleep_for(1ms);
     }
+    board_.sampled_ns = (before - start_).count();
+    if (board_.sampled_ns > 0) board_.mean_in_system = client_ns / static_cast<double>(board_.sampled_ns);
+  }
+
+  bool swarms_have_ended() noexcept {
+    bool all_ended = true;
+    for (Child& swarm : swarms_) all_ended = swarm.has_ended() && all_ended;
+    return all_ended;
+  }
+
+  /// ListenDrops; in a network that others share, the listeners' own, which count also what was discarded
+  /// otherwise.
+  std::uint64_t drops_since(const Counters& before, const Queues& queues) const {
+    if (road_.kind() == RoadKind::kShared) return queues.drops;
+    return read_kernel_counters().since(before.server)[Counter::kListenDrops];
   }
 
   void end_server() {
@@ -227,21 +300,18 @@ class Host {
   }
 
   const Scenario& scenario_;
+  SharedTrial& shared_;
   TrialBoard& board_;
+  const Failed failed_ = [this](std::string_view why) { board_.fail(why); };
   std::span<ClientRecord> records_;
+  Road road_;
   Clock::time_point start_;
   Child server_;
+  Child delay_line_;
   std::vector<Child> swarms_;
 };
 
 }  // namespace
-
-void tie_to_parent(pid_t parent) noexcept {
-  ::prctl(PR_SET_PDEATHSIG, SIGKILL);
-  if (::getppid() != parent) ::_exit(1);  // it died before we asked
-  ::signal(SIGINT, SIG_IGN);
-  ::signal(SIGTERM, SIG_DFL);
-}
 
 std::size_t swarms_for(std::size_t clients) noexcept {
   const std::size_t most = std::max<std::size_t>(swarm_clients_max(), 1);

@@ -1,6 +1,5 @@
 #pragma once
 #include <anteroom/bench/scenario.h>
-#include <sys/types.h>
 
 #include "trial_board.h"
 
@@ -10,10 +9,6 @@ namespace anteroom::bench {
 /// the swarms, starts them, samples the queue, takes the counters before and after, and writes all of it on
 /// the board.
 void run_trial_process(const Scenario& scenario, SharedTrial& shared);
-
-/// In a child just forked by `parent`: ends with it, however it dies, and leaves Ctrl-C to whom it is meant
-/// for.
-void tie_to_parent(pid_t parent) noexcept;
 
 /// How many processes it takes to play so many clients.
 std::size_t swarms_for(std::size_t clients) noexcept;

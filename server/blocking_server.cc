@@ -121,6 +121,7 @@ Fd BlockingServer::next_guest() {
         const std::optional<TcpInfo> info = tcp_info(guest.get());
         if (info) stats_.longest_wait = std::max(stats_.longest_wait, info->since_last_sent);
       }
+      if (options_.accepted) options_.accepted(guest.get());
       return guest;
     }
     const bool exhausted = errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM;
@@ -153,6 +154,7 @@ bool BlockingServer::wait_for_guest() const {
 }
 
 void BlockingServer::greet(const Fd& guest) const {
+  if (options_.before_greeting) options_.before_greeting();
   const std::string& text = options_.greeting;
   for (std::size_t sent = 0; sent < text.size();) {
     const ssize_t count = ::send(guest.get(), text.data() + sent, text.size() - sent, MSG_NOSIGNAL);

@@ -125,7 +125,7 @@ TEST_P(BlockingServerTest, AcceptsNobodyDuringAStall) {
   using Clock = AcceptStall::Clock;
   BlockingServerOptions with_stall = options();
   const auto begin = Clock::now();
-  with_stall.stall = {.first = begin, .length = 60ms};
+  with_stall.stall = AcceptStall({{.begin = begin, .length = 60ms}});
   with_stall.observe_queue = true;
   BlockingServer server(listener(), with_stall);
   Running running(server);
@@ -145,7 +145,9 @@ TEST_P(BlockingServerTest, AcceptsNobodyDuringAStall) {
 TEST_P(BlockingServerTest, StallsAgainAndAgainAndMayBeStoppedThen) {
   using Clock = AcceptStall::Clock;
   BlockingServerOptions with_stalls = options();
-  with_stalls.stall = {.first = Clock::now(), .length = 10ms, .every = 20ms};
+  std::vector<AcceptStall::Window> windows;
+  for (int i = 0; i < 60; ++i) windows.push_back({.begin = Clock::now() + i * 20ms, .length = 10ms});
+  with_stalls.stall = AcceptStall(windows);
   BlockingServer server(listener(), with_stalls);
   Running running(server);
   int waited = 0;
@@ -168,18 +170,20 @@ TEST(AcceptStall, KnowsWhenItIs) {
   EXPECT_EQ(never.end_of_current(Time(5s)), std::nullopt);
   EXPECT_EQ(never.next_after(Time(5s)), std::nullopt);
 
-  const AcceptStall once{.first = Time(10s), .length = 2s};
+  const AcceptStall once({{.begin = Time(10s), .length = 2s}});
   EXPECT_EQ(once.end_of_current(Time(9s)), std::nullopt);
   EXPECT_EQ(once.next_after(Time(9s)), Time(10s));
   EXPECT_EQ(once.end_of_current(Time(10s)), Time(12s));
   EXPECT_EQ(once.end_of_current(Time(12s)), std::nullopt);
   EXPECT_EQ(once.next_after(Time(10s)), std::nullopt);
 
-  const AcceptStall often{.first = Time(10s), .length = 2s, .every = 5s};
+  const AcceptStall often({{.begin = Time(10s), .length = 2s},
+                           {.begin = Time(15s), .length = 2s},
+                           {.begin = Time(20s), .length = 2s}});
   EXPECT_EQ(often.end_of_current(Time(16s)), Time(17s));
   EXPECT_EQ(often.end_of_current(Time(17s)), std::nullopt);
   EXPECT_EQ(often.next_after(Time(17s)), Time(20s));
-  EXPECT_EQ(often.next_after(Time(20s)), Time(25s));
+  EXPECT_EQ(often.next_after(Time(20s)), std::nullopt);
 }
 
 }  // namespace

@@ -7,24 +7,57 @@ namespace {
 using namespace std::chrono_literals;
 
 TEST(Scenario, ReadsWhatItPrints) {
-  const Scenario scenario{.server = ServerKind::kPool,
-                          .backlog = kUnlimitedBacklog,
-                          .threads = 3,
-                          .clients = 12345,
-                          .arrival = Arrival::kPoisson,
-                          .rate = 2500.25,
-                          .stall = 1500us,
-                          .stall_every = 2s,
-                          .patience = 7ns,
-                          .seed = 18446744073709551615U};
+  const Scenario scenario{
+      .server = ServerKind::kPool,
+      .backlog = kUnlimitedBacklog,
+      .threads = 3,
+      .loop = Loop::kClosed,
+      .flows = 77,
+      .length = 3s,
+      .clients = 12345,
+      .arrival = Arrival::kPoisson,
+      .rate = 2500.25,
+      .dispersion = 2.5,
+      .on = 1ms,
+      .off = 2ms,
+      .burst = 9,
+      .burst_every = 3ms,
+      .burst_within = 4us,
+      .stall = 1500us,
+      .stall_every = 2s,
+      .stall_jitter = 0.25,
+      .handler = {.kind = Handling::kBlock, .time = 5ms, .is_exponential = true},
+      .rtt = 20ms,
+      .loss = 0.125,
+      .sysctls = {{"net.ipv4.tcp_syncookies", "0"}, {"net.ipv4.ip_local_port_range", "1024 65535"}},
+      .patience = 7ns,
+      .seed = 18446744073709551615U};
   EXPECT_EQ(Scenario::parse(scenario.to_string()), scenario) << scenario.to_string();
   EXPECT_EQ(Scenario::parse(Scenario().to_string()), Scenario());
   EXPECT_EQ(Scenario::parse(""), Scenario());
 }
 
 TEST(Scenario, RefusesWhatItDoesNotKnow) {
-  for (const char* text : {"server=apache", "backlog=", "backlog=12x", "clients", "=", "rate=fast", "stall=5",
-                           "stall=-5ms", "what=1", "arrival=never", "stall=1e99s", "stall=nans"}) {
+  for (const char* text : {"server=apache",
+                           "backlog=",
+                           "backlog=12x",
+                           "clients",
+                           "=",
+                           "rate=fast",
+                           "stall=5",
+                           "stall=-5ms",
+                           "what=1",
+                           "arrival=never",
+                           "stall=1e99s",
+                           "stall=nans",
+                           "loop=round",
+                           "handler=sleep:5ms",
+                           "handler=wait",
+                           "handler=none:5ms",
+                           "handler=wait:5ms:often",
+                           "sysctl=net.core.somaxconn",
+                           "sysctl=kernel.panic=1",
+                           "sysctl=net.ipv4/../../kernel=1"}) {
     EXPECT_EQ(Scenario::parse(text), std::nullopt) << text;
   }
 }
@@ -55,6 +88,33 @@ TEST(Scenario, KnowsTheLawOfTheStall) {
   scenario.stall = 0ms;
   EXPECT_EQ(scenario.stall_loss(), std::nullopt);
   EXPECT_EQ(Scenario{}.stall_loss(), std::nullopt);
+}
+
+TEST(Scenario, FixesItsStallsBeforehand) {
+  Scenario scenario{.clients = 5000, .arrival = Arrival::kSteady, .rate = 5000, .stall = 100ms};
+  ASSERT_EQ(scenario.stalls().size(), 1U);
+  EXPECT_EQ(scenario.stalls()[0].begin, 250ms);
+  EXPECT_EQ(scenario.cycles(), 1);
+
+  scenario.stall_every = 500ms;
+  EXPECT_EQ(scenario.cycles(), 2);
+  auto stalls = scenario.stalls();
+  ASSERT_EQ(stalls.size(), 5U);  // also while the others still wait
+  for (std::size_t i = 0; i < stalls.size(); ++i) EXPECT_EQ(stalls[i].begin, i * 500ms + 200ms);
+
+  scenario.stall_jitter = 1;
+  stalls = scenario.stalls();
+  EXPECT_NE(stalls[0].begin, 200ms);
+  for (std::size_t i = 0; i < stalls.size(); ++i) {
+    EXPECT_GE(stalls[i].begin, i * 500ms);
+    EXPECT_LE(stalls[i].begin + stalls[i].length, (i + 1) * 500ms);
+  }
+  Scenario other = scenario;
+  EXPECT_EQ(scenario.stalls()[1].begin, other.stalls()[1].begin);
+  ++other.seed;
+  EXPECT_NE(scenario.stalls()[1].begin, other.stalls()[1].begin);
+  scenario.stall = 0ms;
+  EXPECT_TRUE(scenario.stalls().empty());
 }
 
 }  // namespace

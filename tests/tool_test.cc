@@ -13,7 +13,7 @@
 #include <string>
 #include <vector>
 
-#include "json.h"
+#include "output.h"
 #include "support/program.h"
 #include "table.h"
 
@@ -67,10 +67,25 @@ TEST_F(Tool, RefusesBadInputWithOneLineAndStatusTwo) {
       {{"tune", "--backlog", "5..1"}, "--backlog"},
       {{"tune", "--rate", "nan"}, "--rate"},
       {{"tune", "--rate", "0"}, "--rate"},
-      {{"tune", "--burst", "--rate", "5"}, "--burst excludes --rate"},
+      {{"tune", "--burst", "--rate", "5"}, "which --rate needs"},
+      {{"tune", "--burst", "5@1s"}, "--burst"},
+      {{"tune", "--burst", "5", "--clients", "7"}, "say one of them"},
+      {{"tune", "--arrival", "burst"}, "steady, poisson, on-off, ramp"},
+      {{"tune", "--handler", "sleep:5ms"}, "--handler"},
+      {{"tune", "--sysctl", "kernel.panic=1"}, "--sysctl"},
+      {{"tune", "--target-loss", "150%"}, "--target-loss"},
+      {{"tune", "--until", "0"}, "--until"},
+      {{"tune", "--fail-if", "lost~3"}, "--fail-if"},
+      {{"tune", "--profile", "/nowhere/at/all.json"}, "cannot read /nowhere/at/all.json"},
+      {{"tune", "--json", "-", "--csv", "-"}, "only one of them"},
+      {{"tune", "--report", "/nowhere/at/all.html"}, "cannot write /nowhere/at/all.html"},
+      {{"compare", "--loop", "round"}, "--loop"},
+      {{"compare", "--servers", "reactor,apache"}, "--servers"},
+      {{"report", "/nowhere/at/all.json"}, "cannot read /nowhere/at/all.json"},
+      {{"diff", "/nowhere/at/all.json", "-"}, "cannot read /nowhere/at/all.json"},
       {{"tune", "--stall", "5"}, "such as 100ms"},
       {{"tune", "--stall-every", "10ms", "--rate", "100"}, "--stall-every"},
-      {{"tune", "--server", "apache"}, "reactor, blocking, threads, pool"},
+      {{"tune", "--server", "apache"}, "reactor, accept-one, reactors, blocking, threads, pool"},
       {{"tune", "--seed", "-1"}, "--seed"},
       {{"tune", "--rate", ""}, "--rate: is empty"},
       {{"tune", "--backlog", "64,"}, "--backlog"},
@@ -109,7 +124,7 @@ TEST_F(Tool, TunesAndWritesWhatItFoundAsJson) {
   EXPECT_EQ(outcome.output.find('\x1b'), std::string::npos);
 
   const Json json = Json::parse(std::ifstream(file));
-  EXPECT_EQ(json.at("schema"), "anteroom.tune/1");
+  EXPECT_EQ(json.at("schema"), "anteroom.tune/2");
   EXPECT_EQ(json.at("seed"), 7);
   EXPECT_EQ(json.at("interrupted"), false);
   EXPECT_TRUE(outcome.status == 3 || json.at("recommended") == 1000) << json.at("recommended");
@@ -120,10 +135,10 @@ TEST_F(Tool, TunesAndWritesWhatItFoundAsJson) {
     std::uint64_t fates = 0;
     for (const Json& count : trial.at("fates")) fates += count.get<std::uint64_t>();
     EXPECT_EQ(fates, 600U);
-    EXPECT_TRUE(trial.at("balanced").get<bool>());
+    EXPECT_TRUE(trial.at("balanced").get<bool>()) << trial.at("problems");
     EXPECT_TRUE(trial.at("void").is_boolean());
     EXPECT_GT(trial.at("connections_per_second").get<double>(), 0);
-    for (const char* field : {"listen_overflows", "syn_retransmits", "deepest_queue"}) {
+    for (const char* field : {"lost_first_syn", "listener_drops", "deepest_queue"}) {
       EXPECT_TRUE(trial.at(field).is_number_unsigned() || trial.at(field).is_number_integer()) << field;
     }
     EXPECT_TRUE(trial.at("backlog") != 16 || trial.at("deepest_queue") == 17) << trial.at("deepest_queue");
@@ -144,10 +159,12 @@ TEST_F(Tool, WritesNothingButJsonToTheStandardOutputWhenAskedTo) {
   const Outcome outcome = run({"compare", "--rate", "1000", "--clients", "100", "--stall", "0s", "--backlog",
                                "512", "--repeat", "1", "--json", "-"});
   const Json json = Json::parse(outcome.output);
-  EXPECT_EQ(json.at("schema"), "anteroom.compare/1");
+  EXPECT_EQ(json.at("schema"), "anteroom.compare/2");
   std::set<std::string> servers;
   for (const Json& trial : json.at("trials")) servers.insert(trial.at("server").get<std::string>());
-  EXPECT_EQ(servers, (std::set<std::string>{"reactor", "blocking", "threads", "pool"}));
+  EXPECT_EQ(servers,
+            (std::set<std::string>{"reactor", "accept-one", "reactors", "blocking", "threads", "pool"}));
+  EXPECT_GE(json.at("comparisons").size(), 5U);
 }
 
 TEST_F(Tool, EndsWithWhatItHasWhenInterrupted) {
@@ -177,11 +194,9 @@ TEST_F(Tool, SaysThatTheDiskIsFullAndKeepsTheOldFile) {
 }
 
 TEST(Table, DropsColumnsOnANarrowTerminalAndKeepsTheRowsInLine) {
-  bench::Summary row{.backlog = 128,
-                     .runs = 3,
-                     .lost_first_syn_best = 0.148,
-                     .lost_first_syn_worst = 0.148,
-                     .ghosts_worst = 11};
+  bench::Summary row{.scenario = {.backlog = 128}, .runs = 3};
+  row.lost_first_syn = {.median = 0.148, .low = 0.148, .high = 0.148, .least = 0.148, .most = 0.148, .n = 3};
+  row.ghosts = {.median = 3, .low = 0, .high = 11, .least = 0, .most = 11, .n = 3};
   row.first_byte.record(1500us);
   for (const int columns : {40, 60, 80, 100, 1000}) {
     Terminal terminal;

@@ -1,191 +1,378 @@
 #include "json.h"
 
-#include <anteroom/fd.h>
+#include <anteroom/bench/summary.h>
 #include <anteroom/listen_queue.h>
-#include <fcntl.h>
+#include <fmt/chrono.h>
 #include <fmt/format.h>
-#include <sys/stat.h>
+#include <sys/resource.h>
+#include <sys/sysinfo.h>
 #include <sys/utsname.h>
 
-#include <cerrno>
-#include <cstdio>
-#include <filesystem>
+#include <algorithm>
+#include <cmath>
+#include <fstream>
 #include <nlohmann/json.hpp>
-#include <system_error>
 #include <thread>
+
+#include "report_lines.h"
 
 namespace anteroom::tool {
 namespace {
 
-using Json = nlohmann::ordered_json;
+using bench::Counter;
+using bench::Estimate;
+using bench::Histogram;
+using bench::Latencies;
+using bench::Scenario;
+using bench::Summary;
 using bench::TrialResult;
+
+// Of the histograms: twelve bins a decade from 10 µs to 100 s, so that a bin is a fifth wide, and the
+// kernel's 1.024 s has one of its own.
+constexpr int kBinsPerDecade = 12;
+constexpr int kDecades = 7;
+constexpr double kFirstEdge = 1e-5;
 
 double seconds(std::chrono::nanoseconds duration) { return static_cast<double>(duration.count()) * 1e-9; }
 
+Json backlog_json(int backlog) { return backlog == bench::kUnlimitedBacklog ? Json(nullptr) : Json(backlog); }
+
+template <class T>
+Json or_null(const std::optional<T>& value) {
+  return value ? Json(*value) : Json(nullptr);
+}
+
+Json edges_json() {
+  Json edges = Json::array();
+  for (int i = 0; i <= kBinsPerDecade * kDecades; ++i)
+    edges.push_back(kFirstEdge * std::pow(10.0, static_cast<double>(i) / kBinsPerDecade));
+  return edges;
+}
+
+Json bins_json(const Histogram& histogram) {
+  std::vector<std::uint64_t> bins(std::size_t{kBinsPerDecade} * kDecades);
+  histogram.for_each([&](Histogram::Duration value, std::uint32_t count) {
+    const double place = std::log10(std::max(seconds(value), kFirstEdge) / kFirstEdge) * kBinsPerDecade;
+    bins[std::min(static_cast<std::size_t>(place), bins.size() - 1)] += count;
+  });
+  return bins;
+}
+
 Json fates_json(const bench::Fates& fates) {
   Json json = Json::object();
-  for (const bench::Fate fate : bench::kFates) json[std::string(bench::name(fate))] = fates[fate];
+  for (const auto& [fate, fate_name] : bench::kFates) json[std::string(fate_name)] = fates[fate];
   return json;
 }
 
-Json latency_json(const TrialResult& trial) {
-  const bench::Histogram& histogram = trial.first_byte;
-  return {{"p50", seconds(histogram.percentile(0.5))},
-          {"p90", seconds(histogram.percentile(0.9))},
-          {"p99", seconds(histogram.percentile(0.99))},
-          {"p99_9", seconds(histogram.percentile(0.999))},
-          {"max", seconds(histogram.max())},
-          {"unserved", trial.unserved}};
+Json latencies_json(const Latencies& latencies) {
+  Json json{{"p50", seconds(latencies.percentile(0.5))},
+            {"p90", seconds(latencies.percentile(0.9))},
+            {"p99", seconds(latencies.percentile(0.99))},
+            {"p99_9", seconds(latencies.percentile(0.999))},
+            {"max", seconds(latencies.max())},
+            {"unserved", latencies.unfinished().count()}};
+  Json bounds = Json::array();
+  for (const auto& [share, percentile] :
+       {std::pair(0.5, "p50"), {0.9, "p90"}, {0.99, "p99"}, {0.999, "p99_9"}, {1.0, "max"}}) {
+    if (latencies.is_lower_bound(share)) bounds.push_back(percentile);
+  }
+  json["lower_bounds"] = std::move(bounds);
+  return json;
+}
+
+Json wait_json(const Histogram& wait) {
+  return {{"p50", seconds(wait.percentile(0.5))},
+          {"p99", seconds(wait.percentile(0.99))},
+          {"max", seconds(wait.max())}};
+}
+
+/// `least_is_best`: of a loss or a cost.
+Json estimate_json(const Estimate& estimate, bool least_is_best = true) {
+  return {{"median", estimate.median},
+          {"low", estimate.low},
+          {"high", estimate.high},
+          {"best", least_is_best ? estimate.least : estimate.most},
+          {"worst", least_is_best ? estimate.most : estimate.least}};
+}
+
+Json row_json(const Summary& row) {
+  Json json{{"server", bench::name(row.scenario.server)},
+            {"loop", bench::name(row.scenario.loop)},
+            {"backlog", backlog_json(row.scenario.backlog)},
+            {"runs", row.runs},
+            {"void_runs", row.void_runs}};
+  if (row.runs == 0) return json;
+  Json lost = estimate_json(row.lost_first_syn);
+  lost["upper"] = row.loss_upper;
+  json.update(
+      Json{{"clients", row.clients},
+           {"connections_per_second", estimate_json(row.connections_per_second, false)},
+           {"lost_first_syn", std::move(lost)},
+           {"model_loss", or_null(row.forecast_loss)},
+           {"model", row.forecast_loss ? Json(row.model) : Json(nullptr)},
+           {"fates", fates_json(row.fates)},
+           {"ghosts", estimate_json(row.ghosts)},
+           {"listen_overflows", estimate_json(row.overflows)},
+           {"listen_drops", estimate_json(row.drops)},
+           {"syn_retransmits", estimate_json(row.syn_retransmits)},
+           {"first_stall_drops", row.stall_loss ? estimate_json(row.first_stall_drops) : Json(nullptr)},
+           {"law", or_null(row.stall_loss)},
+           {"deepest_queue", estimate_json(row.deepest_queue)},
+           {"server_cpu_s_per_connection", estimate_json(row.server_cpu_s)},
+           {"first_byte_s", latencies_json(row.first_byte)},
+           {"connect_s", latencies_json(row.connect)},
+           {"queue_wait_s", wait_json(row.queue_wait)},
+           {"little", {{"in_system", row.mean_in_system}, {"rate_times_latency", row.rate_times_latency}}},
+           {"histograms",
+            {{"first_byte", bins_json(row.first_byte.finished())},
+             {"connect", bins_json(row.connect.finished())},
+             {"unfinished", bins_json(row.first_byte.unfinished())}}},
+           {"queue_over_time", {{"step_s", seconds(row.depth_step)}, {"depth", row.depth_over_time}}}});
+  return json;
+}
+
+Json counters_json(const TrialResult& trial) {
+  Json json = Json::object();
+  const auto add = [&json](std::string_view side, const bench::KernelCounters& counters) {
+    for (const auto& [counter, counter_name] : bench::kCounters) {
+      const std::string_view plain = counter_name.substr(counter_name.find('.') + 1);
+      if (counters[counter] > 0) json[fmt::format("{}.{}", side, plain)] = counters[counter];
+    }
+  };
+  add("server", trial.server_counters);
+  add("client", trial.client_counters);
+  json["softnet_drops"] = trial.softnet_drops;
+  return json;
+}
+
+Json books_json(const std::vector<bench::Account>& books) {
+  Json json = Json::array();
+  for (const bench::Account& account : books) {
+    json.push_back({{"name", account.name},
+                    {"left", account.left},
+                    {"right", account.right},
+                    {"residual", account.residual()},
+                    {"allowed", {account.allowed_from, account.allowed_to}},
+                    {"balanced", account.balances()},
+                    {"meaning", account.meaning}});
+  }
+  return json;
+}
+
+Json cycles_json(const std::vector<bench::Cycle>& cycles) {
+  Json json = Json::array();
+  for (const bench::Cycle& cycle : cycles) json.push_back({{"clients", cycle.clients}, {"lost", cycle.lost}});
+  return json;
 }
 
 Json trial_json(const TrialResult& trial) {
-  const bench::Scenario& scenario = trial.scenario;
-  Json json{
-      {"server", bench::name(scenario.server)},
-      {"backlog", scenario.backlog == bench::kUnlimitedBacklog ? Json(nullptr) : Json(scenario.backlog)},
-      {"backlog_in_force", trial.backlog_in_force},
-      {"clients", scenario.clients},
-      {"seed", scenario.seed},
-      {"void", trial.is_void()},
-      {"problems", trial.problems},
-      {"private_network", trial.is_private_network}};
+  const Scenario& scenario = trial.scenario;
+  Json json{{"server", bench::name(scenario.server)},
+            {"loop", bench::name(scenario.loop)},
+            {"backlog", backlog_json(scenario.backlog)},
+            {"backlog_in_force", trial.backlog_in_force},
+            {"clients", trial.complete ? trial.clients : static_cast<std::uint32_t>(scenario.clients)},
+            {"seed", scenario.seed},
+            {"void", trial.is_void()},
+            {"problems", trial.problems},
+            {"network", bench::name(trial.road)}};
   if (!trial.complete) return json;
-  json.update(
-      Json{{"balanced", trial.books.balance()},
-           {"fates", fates_json(trial.fates)},
-           {"lost_first_syn", trial.lost_first_syn},
-           {"first_byte_s", latency_json(trial)},
-           {"connections_per_second", trial.connections_per_second},
-           {"deepest_queue", trial.deepest_queue},
-           {"longest_queue_wait_s", seconds(trial.longest_wait)},
-           {"accepted", trial.accepted},
-           {"listen_overflows", trial.counters.listen_overflows},
-           {"listen_drops", trial.counters.listen_drops},
-           {"listener_drops", trial.listener_drops},
-           {"first_stall_drops", trial.first_stall_drops},
-           {"softnet_drops", trial.counters.softnet_drops},
-           {"syn_cookies_sent", trial.counters.syn_cookies_sent},
-           {"syn_retransmits", trial.books.syn_retransmits},
-           {"synack_retransmits", trial.books.synack_retransmits},
-           {"in_syn_sent", trial.books.in_syn_sent},
-           {"residual", trial.books.residual()},
-           {"generator",
-            {{"lateness_p99_s", seconds(trial.lateness_p99)}, {"launch_span_s", seconds(trial.launch_span)}}},
-           {"server_cpu_s", seconds(trial.server_cpu)},
-           {"swarm_cpu_s", seconds(trial.swarm_cpu)}});
+  json.update(Json{
+      {"fates", fates_json(trial.fates)},
+      {"served_after", trial.served_after},
+      {"lost_first_syn", trial.lost_first_syn},
+      {"cycles", cycles_json(trial.cycles)},
+      {"first_byte_s", latencies_json(trial.first_byte)},
+      {"connect_s", latencies_json(trial.connect)},
+      {"queue_wait_s", wait_json(trial.queue_wait)},
+      {"connections_per_second", trial.connections_per_second},
+      {"deepest_queue", trial.deepest_queue},
+      {"first_stall_drops", trial.first_stall_drops},
+      {"accepted", trial.accepted},
+      {"listener_drops", trial.listener_drops},
+      {"balanced", bench::balance(trial.books)},
+      {"books", books_json(trial.books)},
+      {"little", {{"in_system", trial.mean_in_system}, {"rate_times_latency", trial.rate_times_latency}}},
+      {"counters", counters_json(trial)},
+      {"generator",
+       {{"lateness_p50_s", seconds(trial.lateness.percentile(0.5))},
+        {"lateness_p99_s", seconds(trial.lateness.percentile(0.99))},
+        {"lateness_max_s", seconds(trial.lateness.max())},
+        {"launch_span_s", seconds(trial.launch_span)},
+        {"largest_clump", trial.largest_clump}}},
+      {"server_cpu_s", seconds(trial.server_cpu)},
+      {"swarm_cpu_s", seconds(trial.swarm_cpu)}});
+  if (scenario.rtt.count() > 0 || scenario.loss > 0) {
+    const bench::RoadTraffic& traffic = trial.traffic;
+    json["road"] = {{"carried", traffic.carried},
+                    {"lost", traffic.lost},
+                    {"syn", traffic.lost_syn},
+                    {"syn_ack", traffic.lost_syn_ack},
+                    {"ack", traffic.lost_ack}};
+  }
   return json;
+}
+
+std::string processor_name() {
+  std::ifstream file("/proc/cpuinfo");
+  for (std::string line; std::getline(file, line);) {
+    const std::size_t colon = line.find(": ");
+    if (line.starts_with("model name") && colon != line.npos) return line.substr(colon + 2);
+  }
+  return {};
 }
 
 Json machine_json() {
   utsname name{};
   ::uname(&name);
+  struct sysinfo memory {};
+  ::sysinfo(&memory);
+  rlimit descriptors{};
+  ::getrlimit(RLIMIT_NOFILE, &descriptors);
   return {{"kernel", fmt::format("{} {}", name.sysname, name.release)},
           {"architecture", name.machine},
+          {"processor", processor_name()},
           {"processors", std::thread::hardware_concurrency()},
-          {"somaxconn", system_backlog_max()}};
+          {"memory_bytes", std::uint64_t{memory.totalram} * memory.mem_unit},
+          {"somaxconn", system_backlog_max()},
+          {"descriptors", descriptors.rlim_max}};
 }
 
-Json run_json(const char* schema, const ExperimentCommand& command, const std::vector<TrialResult>& trials,
-              bool interrupted) {
-  const bench::Scenario& load = command.load;
-  Json json{{"schema", schema},
-            {"command", command.command_line},
-            {"seed", command.seed},
-            {"interrupted", interrupted}};
-  json["machine"] = machine_json();
-  json["load"] = {{"clients", load.clients},
-                  {"arrival", bench::name(load.arrival)},
-                  {"rate", load.arrival == bench::Arrival::kBurst ? Json(nullptr) : Json(load.rate)},
-                  {"threads", load.threads},
-                  {"stall_s", seconds(load.stall)},
-                  {"stall_every_s", seconds(load.stall_every)},
-                  {"patience_s", seconds(load.patience)}};
-  json["repeat"] = command.repeat;
-  json["trials"] = Json::array();
-  for (const TrialResult& trial : trials) json["trials"].push_back(trial_json(trial));
+/// Of the trials as they ran; `sysctls` are those that decide what a full queue does.
+Json network_json(const Run& run) {
+  const auto trial = std::ranges::find_if(run.trials, &TrialResult::complete);
+  const Scenario& load = run.command.load;
+  Json json{{"kind", trial == run.trials.end() ? "none" : std::string(bench::name(trial->road))},
+            {"why", trial == run.trials.end() ? "no trial has ended" : trial->why_not_better},
+            {"rtt_s", seconds(load.rtt)},
+            {"loss", load.loss}};
+  Json sysctls = Json::object();
+  if (trial != run.trials.end()) {
+    for (const auto& [key, value] : trial->sysctls) sysctls[key] = value;
+  }
+  json["sysctls"] = std::move(sysctls);
   return json;
 }
 
-/// An argument need not be UTF-8; what is not, is replaced.
-std::string print(const Json& json) {
-  return json.dump(2, ' ', false, Json::error_handler_t::replace) + '\n';
+Json load_json(const ExperimentCommand& command) {
+  const Scenario& load = command.load;
+  const bool has_closed = std::ranges::count(command.loops, bench::Loop::kClosed) > 0;
+  return {{"in_words", load_in_words(load)},
+          {"clients", load.clients},
+          {"loop", bench::name(load.loop)},
+          {"flows", has_closed ? Json(load.flows) : Json(nullptr)},
+          {"arrival", bench::name(load.arrival)},
+          {"rate", load.arrival == bench::Arrival::kBurst ? Json(nullptr) : Json(load.rate)},
+          {"dispersion", load.dispersion},
+          {"on_s", seconds(load.on)},
+          {"off_s", seconds(load.off)},
+          {"burst", load.arrival == bench::Arrival::kBurst ? load.clients : load.burst},
+          {"burst_every_s", seconds(load.burst_every)},
+          {"burst_within_s", seconds(load.burst_within)},
+          {"stall_s", seconds(load.stall)},
+          {"stall_every_s", seconds(load.stall_every)},
+          {"stall_jitter", load.stall_jitter},
+          {"handler", load.handler.to_string()},
+          {"threads", load.threads},
+          {"patience_s", seconds(load.patience)}};
 }
 
-std::string last_words(const std::string& path) {
-  return fmt::format("cannot write {}: {}", path, std::system_category().message(errno));
+Json run_json(const char* schema, const Run& run, const std::vector<Summary>& rows) {
+  const ExperimentCommand& command = run.command;
+  const std::time_t started = std::chrono::system_clock::to_time_t(run.started);
+  Json json{{"schema", schema},
+            {"version", ANTEROOM_VERSION},
+            {"started", fmt::format("{:%Y-%m-%dT%H:%M:%SZ}", fmt::gmtime(started))},
+            {"took_s", seconds(run.took)},
+            {"command", command.command_line},
+            {"seed", command.seed},
+            {"interrupted", run.interrupted},
+            {"notes", notes(run)}};
+  json["machine"] = machine_json();
+  json["network"] = network_json(run);
+  json["load"] = load_json(command);
+  json["repeat"] = command.repeat;
+  json["until"] = or_null(command.until);
+  json["until_met"] = or_null(run.until_met);
+  json["rows"] = Json::array();
+  for (const Summary& row : rows) json["rows"].push_back(row_json(row));
+  json["edges_s"] = edges_json();
+  json["trials"] = Json::array();
+  for (const TrialResult& trial : run.trials) json["trials"].push_back(trial_json(trial));
+  return json;
 }
 
-bool write_all(int fd, std::string_view text) {
-  while (!text.empty()) {
-    const ssize_t count = ::write(fd, text.data(), text.size());
-    if (count < 0 && errno == EINTR) continue;
-    if (count <= 0) return false;
-    text.remove_prefix(static_cast<std::size_t>(count));
+Json theory_json(const std::vector<Summary>& rows) {
+  Json json = Json::array();
+  for (const Summary& row : rows) {
+    if (row.runs == 0 || !row.forecast_loss) continue;
+    json.push_back({{"server", bench::name(row.scenario.server)},
+                    {"backlog", backlog_json(row.scenario.backlog)},
+                    {"model", row.model},
+                    {"predicted_loss", *row.forecast_loss},
+                    {"measured_loss", row.lost_first_syn.median}});
   }
-  return true;
+  return json;
 }
 
-bool is_regular_or_new(const std::string& path) {
-  struct stat status {};
-  return ::stat(path.c_str(), &status) != 0 || S_ISREG(status.st_mode);
+Json comparisons_json(const std::vector<ComparisonRow>& comparisons) {
+  Json json = Json::array();
+  for (const ComparisonRow& row : comparisons) {
+    json.push_back({{"server", bench::name(row.server)},
+                    {"against", bench::name(row.against)},
+                    {"backlog", backlog_json(row.backlog)},
+                    {"loop", bench::name(row.loop)},
+                    {"metric", row.metric},
+                    {"ratio", or_null(row.ratio)},
+                    {"low", or_null(row.low)},
+                    {"high", or_null(row.high)},
+                    {"p", or_null(row.p)},
+                    {"p_holm", or_null(row.p_holm)},
+                    {"verdict", row.verdict},
+                    {"method", row.method},
+                    {"n", row.n}});
+  }
+  return json;
 }
-
-/// Where a symbolic link leads.
-std::string target_of(const std::string& path) {
-  std::error_code error;
-  const std::filesystem::path target = std::filesystem::weakly_canonical(path, error);
-  return error ? path : target.string();
-}
-
-std::string part_of(const std::string& path) { return target_of(path) + ".part"; }
 
 }  // namespace
 
-std::string tune_json(const ExperimentCommand& command, const std::vector<TrialResult>& trials,
-                      const bench::Advice& advice, bool interrupted) {
-  Json json = run_json("anteroom.tune/1", command, trials, interrupted);
+Json tune_document(const Run& run, const bench::Advice& advice) {
+  Json json = run_json("anteroom.tune/2", run, bench::summarize(run.trials));
+  json["target_loss"] = run.command.target_loss;
   json["recommended"] = advice.found() ? Json(advice.recommended) : Json(nullptr);
-  json["advice"] = {
-      {"confirmed", advice.confirmed},
-      {"deepest_queue", advice.deepest_queue},
-      {"lossless_trials", advice.lossless_trials},
-      {"headroom", advice.found() ? Json(advice.headroom()) : Json(nullptr)},
-      {"predicted_depth", advice.predicted_depth ? Json(*advice.predicted_depth) : Json(nullptr)},
-      {"rate", advice.rate},
-      {"longest_queue_wait_s", seconds(advice.longest_wait)},
-      {"valid_trials", advice.valid_trials},
-      {"void_trials", advice.void_trials}};
-  return print(json);
-}
-
-std::string compare_json(const ExperimentCommand& command, const std::vector<TrialResult>& trials,
-                         bool interrupted) {
-  return print(run_json("anteroom.compare/1", command, trials, interrupted));
-}
-
-std::string output_problem(const std::string& path) {
-  if (path == "-") return {};
-  struct stat status {};
-  const std::string asked = is_regular_or_new(path) ? part_of(path) : path;
-  const bool exists = ::stat(asked.c_str(), &status) == 0;
-  const Fd file(::open(asked.c_str(), O_WRONLY | O_CREAT | O_CLOEXEC, 0666));
-  if (!file) return last_words(path);
-  if (!exists) ::unlink(asked.c_str());
-  return {};
-}
-
-std::string write_output(const std::string& path, const std::string& text) {
-  if (path == "-") return write_all(STDOUT_FILENO, text) ? "" : last_words("the standard output");
-  const bool replace = is_regular_or_new(path);  // else it is a pipe or a device: written to as it is
-  const std::string written = replace ? part_of(path) : path;
-  Fd file(::open(written.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666));
-  if (!file || !write_all(file.get(), text)) {
-    std::string why = last_words(path);
-    if (file && replace) ::unlink(written.c_str());
-    return why;
+  Json limits = Json::array();
+  for (const Limit& limit : limits_for(run.command, advice)) {
+    limits.push_back(
+        {{"name", limit.name}, {"now", limit.now}, {"needed", limit.needed}, {"command", limit.command}});
   }
-  if (!replace || std::rename(written.c_str(), target_of(path).c_str()) == 0) return {};
-  return last_words(path) + "; it is in " + written;
+  json["advice"] = {{"reason", reason(advice, {})},
+                    {"confirmed", advice.confirmed},
+                    {"dominant", bench::name(advice.model_needs.dominant())},
+                    {"loss_upper", advice.found() ? Json(advice.loss_upper) : Json(nullptr)},
+                    {"deepest_queue", advice.deepest_queue.most},
+                    {"deepest_queue_low", advice.deepest_queue.low},
+                    {"deepest_queue_high", advice.deepest_queue.high},
+                    {"lossless_trials", advice.lossless_trials},
+                    {"headroom", advice.found() ? Json(advice.headroom()) : Json(nullptr)},
+                    {"predicted_depth", or_null(advice.predicted_depth)},
+                    {"upper_bound", or_null(advice.places_max)},
+                    {"limits", std::move(limits)},
+                    {"valid_trials", advice.valid_trials},
+                    {"void_trials", advice.void_trials}};
+  return json;
+}
+
+Json compare_document(const Run& run) {
+  const std::vector<Summary> rows = bench::summarize(run.trials);
+  Json json = run_json("anteroom.compare/2", run, rows);
+  json["comparisons"] = comparisons_json(run.comparisons);
+  json["theory"] = theory_json(rows);
+  return json;
+}
+
+std::string print(const Json& json) {
+  return json.dump(1, ' ', false, Json::error_handler_t::replace) + '\n';
 }
 
 }  // namespace anteroom::tool

@@ -2,26 +2,49 @@
 #include <anteroom/bench/advice.h>
 #include <anteroom/bench/trial.h>
 
+#include <chrono>
 #include <optional>
 #include <string>
 #include <vector>
 
+#include "run_document.h"
 #include "tune.h"
 
 namespace anteroom::tool {
 
-/// A run as `anteroom.tune/1` or `anteroom.compare/1`; tools/JSON.md tells what each field means.
-std::string tune_json(const ExperimentCommand& command, const std::vector<bench::TrialResult>& trials,
-                      const bench::Advice& advice, bool interrupted);
-std::string compare_json(const ExperimentCommand& command, const std::vector<bench::TrialResult>& trials,
-                         bool interrupted);
+/// One server against another, by one number.
+struct ComparisonRow {
+  bench::ServerKind server = bench::ServerKind::kReactor;
+  bench::ServerKind against = bench::ServerKind::kReactor;
+  int backlog = 0;
+  bench::Loop loop = bench::Loop::kOpen;
+  std::string metric;  ///< as in tools/JSON.md
+  std::optional<double> ratio;
+  std::optional<double> low;
+  std::optional<double> high;
+  std::optional<double> p;  ///< nothing for pairs, whose interval decides
+  std::optional<double> p_holm;
+  std::string verdict;  ///< "more", "less", "no difference seen"
+  std::string method;   ///< "runs", "pairs"
+  int n = 0;
+};
 
-/// Whether `path` can be written, asked before hours of work, without touching what is there. Empty, or the
-/// reason.
-std::string output_problem(const std::string& path);
+/// What has been done, before it is written down.
+struct Run {
+  const ExperimentCommand& command;
+  std::vector<bench::TrialResult> trials;
+  bool interrupted = false;
+  std::chrono::system_clock::time_point started;
+  std::chrono::nanoseconds took{0};
+  std::optional<bool> until_met;
+  std::vector<ComparisonRow> comparisons;  ///< of `compare`
+};
 
-/// Writes `text` to the file, or to the standard output if it is "-": either all of it, or the old file
-/// stays. Empty, or the reason.
-std::string write_output(const std::string& path, const std::string& text);
+/// What is written for `tune` and `compare`, as tools/JSON.md has it.
+Json tune_document(const Run& run, const bench::Advice& advice);
+Json compare_document(const Run& run);
+
+/// As a file has it. An argument need not be UTF-8; what is not, is replaced.
+std::string print(const Json& json);
 
 }  // namespace anteroom::tool

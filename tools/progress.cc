@@ -63,16 +63,19 @@ ProgressLine::~ProgressLine() {
 }
 
 void ProgressLine::show(const bench::ExperimentProgress& progress) {
+  const bench::Scenario& scenario = *progress.scenario;
+  show(fmt::format("trial {} of {}: {}, backlog {}, {} of {} clients, at most {} s left", progress.trial + 1,
+                   progress.trials, bench::name(scenario.server), print_backlog(scenario.backlog),
+                   with_commas(progress.clients_ended),
+                   with_commas(static_cast<std::uint64_t>(scenario.clients)),
+                   std::chrono::ceil<std::chrono::seconds>(progress.left).count()));
+}
+
+void ProgressLine::show(const std::string& line) {
   const auto now = std::chrono::steady_clock::now();
   if (!enabled_ || (shown_ && now - last_ < kRedraw)) return;
   last_ = now;
   shown_ = true;
-  const bench::Scenario& scenario = *progress.scenario;
-  const std::string line = fmt::format("trial {} of {}: {}, backlog {}, {} of {} clients, at most {} s left",
-                                       progress.trial + 1, progress.trials, bench::name(scenario.server),
-                                       print_backlog(scenario.backlog), with_commas(progress.clients_ended),
-                                       with_commas(static_cast<std::uint64_t>(scenario.clients)),
-                                       std::chrono::ceil<std::chrono::seconds>(progress.left).count());
   fmt::print(stderr, "\r{:.{}}\x1b[K", line, terminal_.columns - 1);
   std::fflush(stderr);
 }

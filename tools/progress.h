@@ -2,6 +2,7 @@
 #include <anteroom/bench/experiment.h>
 
 #include <chrono>
+#include <string>
 
 #include "terminal.h"
 
@@ -14,6 +15,7 @@ class ProgressLine {
   explicit ProgressLine(bool quiet);
   ~ProgressLine();
   void show(const bench::ExperimentProgress& progress);
+  void show(const std::string& line);
 
  private:
   Terminal terminal_;

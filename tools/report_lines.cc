@@ -1,46 +1,168 @@
 #include "report_lines.h"
 
+#include <anteroom/bench/summary.h>
 #include <anteroom/listen_queue.h>
 #include <fmt/format.h>
+#include <sys/resource.h>
 #include <sys/utsname.h>
 
 #include <algorithm>
+#include <cmath>
 #include <cstdio>
+#include <map>
+#include <nlohmann/json.hpp>
 #include <string>
 #include <thread>
 
-#include "json.h"
+#include "csv.h"
+#include "output.h"
+#include "report.h"
 #include "table.h"
 
 namespace anteroom::tool {
 namespace {
 
+using bench::Advice;
 using bench::Arrival;
+using bench::RoadKind;
 using bench::Scenario;
+using bench::Summary;
 using bench::TrialResult;
 
-std::string load_in_words(const Scenario& load) {
-  const std::string clients = with_commas(static_cast<std::uint64_t>(load.clients));
-  std::string text;
-  if (load.arrival == Arrival::kBurst) {
-    text = fmt::format("{} clients call all at once", clients);
+// net.core.netdev_max_backlog of a fresh kernel, a processor: more SYNs in one tick than that are lost
+// unseen.
+constexpr std::uint32_t kClumpMax = 1000;
+
+std::string number(double value) {
+  return with_commas(static_cast<std::uint64_t>(std::llround(std::max(value, 0.0))));
+}
+
+std::string arrival_in_words(const Scenario& load) {
+  switch (load.arrival) {
+    case Arrival::kPoisson:
+      return load.dispersion > 1 ? fmt::format(" at random in clumps (dispersion {:g})", load.dispersion)
+                                 : " at random (Poisson)";
+    case Arrival::kOnOff:
+      return fmt::format(" on average, at random for {} and then nobody for {}",
+                         bench::print_duration(load.on), bench::print_duration(load.off));
+    case Arrival::kRamp:
+      return " in the end, ever more of them";
+    default:
+      return " evenly";
+  }
+}
+
+/// Each thing that was wrong with a trial, and of how many.
+void note_void_trials(const std::vector<TrialResult>& trials, std::vector<std::string>& notes) {
+  std::map<std::string, std::pair<int, std::string>> problems;
+  int count = 0;
+  for (const TrialResult& trial : trials) {
+    if (!trial.is_void()) continue;
+    ++count;
+    for (const std::string& problem : trial.problems) {
+      // What is in brackets is of this trial alone.
+      auto& [times, example] = problems[problem.substr(0, problem.find(" ("))];
+      if (++times > 1) continue;
+      example = fmt::format("{}, backlog {}: {}", bench::name(trial.scenario.server),
+                            print_backlog(trial.scenario.backlog), problem);
+    }
+  }
+  if (count == 0) return;
+  notes.push_back(fmt::format("{} of {} trials {} void, and what {} showed does not count", count,
+                              trials.size(), count == 1 ? "was" : "were", count == 1 ? "it" : "they"));
+  for (const auto& [problem, seen] : problems) {
+    const auto& [times, example] = seen;
+    notes.push_back(times == 1 ? "void: " + example
+                               : fmt::format("void, {} times like this: {}", times, example));
+  }
+}
+
+void note_network(const std::vector<TrialResult>& trials, std::vector<std::string>& notes) {
+  const auto trial = std::ranges::find_if(
+      trials, [](const TrialResult& t) { return t.complete && t.road != RoadKind::kPair; });
+  if (trial == trials.end()) return;
+  if (trial->road == RoadKind::kLoopback) {
+    notes.push_back(
+        fmt::format("client and server shared one private network ({}): their counters are not told apart",
+                    trial->why_not_better));
   } else {
-    text = fmt::format("{} clients call, {} a second{}", clients,
-                       with_commas(static_cast<std::uint64_t>(load.rate)),
-                       load.arrival == Arrival::kPoisson ? " at random (Poisson)" : " evenly");
+    notes.push_back(
+        fmt::format("no private network was to be had ({}), so this ran on the machine's own loopback: other "
+                    "traffic shares "
+                    "its counters and ports, and somaxconn clips the backlog",
+                    trial->why_not_better));
   }
-  if (load.stall > load.stall.zero()) {
-    text += fmt::format(", while the server accepts nobody for {}", bench::print_duration(load.stall));
-    text += load.stall_every > load.stall.zero()
-                ? fmt::format(" every {}", bench::print_duration(load.stall_every))
-                : " once";
+}
+
+void note_clumps(const std::vector<TrialResult>& trials, std::vector<std::string>& notes) {
+  std::uint32_t largest = 0;
+  std::uint64_t softnet = 0;
+  for (const TrialResult& trial : trials) {
+    if (trial.is_void()) continue;
+    largest = std::max(largest, trial.largest_clump);
+    softnet = std::max(softnet, trial.softnet_drops);
   }
-  return text;
+  if (largest > kClumpMax) {
+    notes.push_back(fmt::format(
+        "up to {} clients lost a SYN within 32 ms and called again in the same tick: more than {} of them "
+        "may "
+        "be lost unseen in a processor's input queue ({} packets were), and those rows are worse than the "
+        "backlog alone makes them",
+        with_commas(largest), with_commas(kClumpMax), with_commas(softnet)));
+  }
+}
+
+void note_little(const std::vector<TrialResult>& trials, std::vector<std::string>& notes) {
+  const auto off = std::ranges::count_if(trials, [](const TrialResult& trial) {
+    return !trial.is_void() && trial.scenario.loop == bench::Loop::kOpen && !trial.little_holds();
+  });
+  if (off == 0) return;
+  notes.push_back(
+      fmt::format("in {} of {} trials the clients counted each millisecond are not their rate x their time "
+                  "(Little's law, to "
+                  "within a tenth): this machine was too busy to sample well",
+                  off, trials.size()));
+}
+
+bool write(const std::optional<std::string>& path, const std::string& text) {
+  const std::string problem = path ? write_output(*path, text) : std::string();
+  if (!problem.empty()) fmt::print(stderr, "anteroom: {}\n", problem);
+  return problem.empty();
 }
 
 }  // namespace
 
 std::string runs(int count) { return fmt::format("{} run{}", count, count == 1 ? "" : "s"); }
+
+std::string load_in_words(const Scenario& load) {
+  const std::string clients = with_commas(static_cast<std::uint64_t>(load.clients));
+  std::string text;
+  if (load.arrival == Arrival::kBurst) {
+    text = load.burst_within > load.burst_within.zero()
+               ? fmt::format("{} clients call within {}", clients, bench::print_duration(load.burst_within))
+               : fmt::format("{} clients call all at once", clients);
+  } else {
+    text = fmt::format("{} clients call, {} a second{}", clients, number(load.rate), arrival_in_words(load));
+  }
+  if (load.burst > 0) {
+    text += fmt::format(", and about every {} {} at once", bench::print_duration(load.burst_every),
+                        with_commas(static_cast<std::uint64_t>(load.burst)));
+    if (load.burst_within > load.burst_within.zero())
+      text += fmt::format(" (within {})", bench::print_duration(load.burst_within));
+  }
+  if (load.stall > load.stall.zero()) {
+    text += fmt::format(", while the server accepts nobody for {}", bench::print_duration(load.stall));
+    text += load.stall_every > load.stall.zero()
+                ? fmt::format(" {}every {}", load.stall_jitter > 0 ? "about " : "",
+                              bench::print_duration(load.stall_every))
+                : " once";
+  }
+  if (load.handler.kind != bench::Handling::kNone)
+    text += fmt::format("; each guest costs {}", load.handler.to_string());
+  if (load.rtt > load.rtt.zero()) text += fmt::format("; round trip {}", bench::print_duration(load.rtt));
+  if (load.loss > 0) text += fmt::format("; {} of the packets lost each way", share(load.loss));
+  return text;
+}
 
 void print_heading(std::string_view verb, const ExperimentCommand& command) {
   utsname name{};
@@ -53,41 +175,97 @@ void print_heading(std::string_view verb, const ExperimentCommand& command) {
   std::fflush(stdout);
 }
 
-void print_void_trials(const std::vector<TrialResult>& trials) {
-  for (const TrialResult& trial : trials) {
-    for (const std::string& problem : trial.problems) {
-      fmt::print("void: {}, backlog {}: {}\n", bench::name(trial.scenario.server),
-                 print_backlog(trial.scenario.backlog), problem);
-    }
-  }
-  const auto shared =
-      std::ranges::find_if(trials, [](const TrialResult& t) { return t.complete && !t.is_private_network; });
-  if (shared == trials.end()) return;
-  fmt::print(
-      "note: no private network was to be had ({}), so this ran on the machine's own loopback: other traffic "
-      "shares its counters "
-      "and ports, and somaxconn clips the backlog\n",
-      shared->why_not_private);
+std::vector<std::string> notes(const Run& run) {
+  std::vector<std::string> notes;
+  if (run.interrupted)
+    notes.push_back(fmt::format("interrupted after {}", runs(static_cast<int>(run.trials.size()))));
+  note_void_trials(run.trials, notes);
+  note_network(run.trials, notes);
+  note_clumps(run.trials, notes);
+  note_little(run.trials, notes);
+  if (run.until_met && !*run.until_met)
+    notes.push_back(fmt::format("the interval did not get as narrow as {}", share(*run.command.until)));
+  return notes;
 }
 
-std::string write_json(const ExperimentCommand& command, const std::string& json) {
-  return command.json ? write_output(*command.json, json) : std::string();
+std::string reason(const Advice& advice, const Terminal& terminal) {
+  std::string text = fmt::format("where nobody was turned away the queue was at most {} deep, in {}",
+                                 number(advice.deepest_queue.most), runs(advice.lossless_trials));
+  if (advice.predicted_depth) {
+    text += fmt::format(" (the law says {}: {}/s x {} without an accept)", number(*advice.predicted_depth),
+                        number(advice.rate), short_duration(advice.longest_wait, terminal));
+  }
+  if (advice.confirmed) {
+    text += fmt::format(
+        "; {} is the smallest that we are 95 % sure loses at most {} of the first SYNs (target {}), and has "
+        "{:.0f} % more room than that queue took",
+        with_commas(static_cast<std::uint64_t>(advice.recommended)), share(advice.loss_upper),
+        share(advice.target_loss), advice.headroom() * 100);
+  } else {
+    text += fmt::format("; {} holds {:.0f} % more than that, but no trial has confirmed it",
+                        with_commas(static_cast<std::uint64_t>(advice.recommended)), advice.headroom() * 100);
+  }
+  switch (advice.model_needs.dominant()) {
+    case bench::Term::kStall:
+      return text + "; it is the stall that needs them";
+    case bench::Term::kBurst:
+      return text + "; it is the burst that needs them";
+    case bench::Term::kService:
+      return text + "; it is the service that needs them";
+  }
+  return text;
 }
 
-ExitStatus exit_status(const std::string& output_problem, const std::vector<TrialResult>& trials,
-                       bool interrupted, bool is_trusted) {
-  const bool said_all = std::fflush(stdout) == 0 && std::ferror(stdout) == 0;
-  if (!output_problem.empty() || !said_all) {
-    fmt::print(stderr, "anteroom: {}\n",
-               output_problem.empty() ? "cannot write to the standard output" : output_problem);
+std::vector<Limit> limits_for(const ExperimentCommand& command, const Advice& advice) {
+  std::vector<Limit> limits;
+  if (!advice.found()) return limits;
+  const auto wanted = static_cast<std::uint64_t>(advice.recommended);
+  const auto somaxconn = static_cast<std::uint64_t>(system_backlog_max());
+  limits.push_back(
+      {.name = "net.core.somaxconn",
+       .now = somaxconn,
+       .needed = wanted,
+       .command = somaxconn >= wanted ? "" : fmt::format("sysctl -w net.core.somaxconn={}", wanted)});
+  // Who waited is let in all at once when the stall is over; 64 for what a server has open anyway.
+  rlimit descriptors{};
+  if (::getrlimit(RLIMIT_NOFILE, &descriptors) == 0) {
+    const auto needed = static_cast<std::uint64_t>(advice.deepest_queue.most) + 64;
+    limits.push_back({.name = "descriptors of the server",
+                      .now = descriptors.rlim_max,
+                      .needed = needed,
+                      .command = descriptors.rlim_max >= needed ? "" : fmt::format("ulimit -n {}", needed)});
+  }
+  // One machine that calls one address, a proxy for example, has no more ports than this for a minute.
+  constexpr std::uint64_t kPorts = 28'232;
+  const auto clients = static_cast<std::uint64_t>(command.load.clients);
+  if (clients > kPorts) {
+    limits.push_back({.name = "ports, if they all come from one address",
+                      .now = kPorts,
+                      .needed = clients,
+                      .command = "sysctl -w net.ipv4.ip_local_port_range='1024 65535'"});
+  }
+  return limits;
+}
+
+ExitStatus finish(const Run& run, const Json& document, bool is_trusted) {
+  const ExperimentCommand& command = run.command;
+  bool wrote = write(command.json, command.json ? print(document) : std::string());
+  wrote &= write(command.csv, command.csv ? csv(document) : std::string());
+  wrote &= write(command.report, command.report ? report_html(print(document)) : std::string());
+  if (std::fflush(stdout) != 0 || std::ferror(stdout) != 0) {
+    fmt::print(stderr, "anteroom: cannot write to the standard output\n");
+    wrote = false;
+  }
+  if (!wrote) return kCouldNotRun;
+  if (run.interrupted) return kInterrupted;
+  if (!run.trials.empty() && std::ranges::none_of(run.trials, &TrialResult::complete)) {
+    fmt::print(stderr, "anteroom: no trial could be run: {}\n", run.trials.front().problems.front());
     return kCouldNotRun;
   }
-  if (interrupted) return kInterrupted;
-  if (!trials.empty() && std::ranges::none_of(trials, &TrialResult::complete)) {
-    fmt::print(stderr, "anteroom: no trial could be run: {}\n", trials.front().problems.front());
-    return kCouldNotRun;
-  }
-  return is_trusted ? kDone : kNotToBeTrusted;
+  if (!is_trusted) return kNotToBeTrusted;
+  const std::vector<std::string> broken = broken_rules(document, command.fail_if);
+  for (const std::string& sentence : broken) fmt::print(stderr, "anteroom: {}\n", sentence);
+  return broken.empty() ? kDone : kRuleBroken;
 }
 
 }  // namespace anteroom::tool

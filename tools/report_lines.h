@@ -1,28 +1,43 @@
 #pragma once
+#include <anteroom/bench/advice.h>
 #include <anteroom/bench/trial.h>
 
 #include <string>
 #include <string_view>
 #include <vector>
 
+#include "json.h"
+#include "terminal.h"
 #include "tune.h"
 
 namespace anteroom::tool {
 
-/// "3 runs", "1 run".
+/// "3 runs".
 std::string runs(int count);
 
-/// What is about to be measured, in words, and how to get the very same run again.
+/// What is called how, in a sentence's middle.
+std::string load_in_words(const bench::Scenario& load);
+
+/// What the experiment is, what machine it runs on, and what repeats it.
 void print_heading(std::string_view verb, const ExperimentCommand& command);
 
-/// One line for each trial that does not count, and one if there was no private network.
-void print_void_trials(const std::vector<bench::TrialResult>& trials);
+/// Sentences about what limits the answer; none if nothing does.
+std::vector<std::string> notes(const Run& run);
 
-/// Writes the results where they were asked for, if they were. Empty, or the reason why that failed.
-std::string write_json(const ExperimentCommand& command, const std::string& json);
+/// What the recommended number rests on, in a sentence.
+std::string reason(const bench::Advice& advice, const Terminal& terminal);
 
-/// How a command ends: `output_problem` is said on the standard error, as is why no trial could be run.
-ExitStatus exit_status(const std::string& output_problem, const std::vector<bench::TrialResult>& trials,
-                       bool interrupted, bool is_trusted);
+/// Something of the system that would not let the recommended number be.
+struct Limit {
+  std::string name;
+  std::uint64_t now = 0;
+  std::uint64_t needed = 0;
+  std::string command;  ///< to paste; empty if it is enough as it is
+};
+std::vector<Limit> limits_for(const ExperimentCommand& command, const bench::Advice& advice);
+
+/// Writes --json, --csv and --report, and tells of each rule of --fail-if that is broken. Returns the exit
+/// status of the command.
+ExitStatus finish(const Run& run, const Json& document, bool is_trusted);
 
 }  // namespace anteroom::tool

@@ -90,7 +90,7 @@ Column latency(std::string heading, double at, int keep, const Terminal& termina
   return {std::move(heading),
           [at, &terminal](const Summary& row) {
             const std::string value = short_duration(row.first_byte.percentile(at), terminal);
-            return row.is_lower_bound(at) ? ">" + value : value;
+            return row.first_byte.is_lower_bound(at) ? ">" + value : value;
           },
           keep};
 }
@@ -100,19 +100,19 @@ std::vector<Column> common_columns(const Terminal& terminal) {
   return {
       {"lost 1st SYN",
        [](const Summary& row) {
-         return range(share(row.lost_first_syn_best), share(row.lost_first_syn_worst));
+         return range(share(row.lost_first_syn.least), share(row.lost_first_syn.most));
        },
        9},
-      {"ghosts",
-       [](const Summary& row) { return range(with_commas(row.ghosts_best), with_commas(row.ghosts_worst)); },
+      {"model", [](const Summary& row) { return row.forecast_loss ? share(*row.forecast_loss) : "-"; }, 6},
+      {"ghosts", [](const Summary& row) { return range(number(row.ghosts.least), number(row.ghosts.most)); },
        7},
       latency("first byte p50", 0.5, 2, terminal),
       latency("p99", 0.99, 8, terminal),
       latency("p99.9", 0.999, 3, terminal),
       latency("max", 1.0, 4, terminal),
-      {"conn/s", [](const Summary& row) { return number(row.connections_per_second); }, 5},
-      {"deepest queue", [](const Summary& row) { return with_commas(row.deepest_queue); }, 10},
-      {"overflows", [](const Summary& row) { return number(row.overflows); }, 6},
+      {"conn/s", [](const Summary& row) { return number(row.connections_per_second.median); }, 5},
+      {"deepest queue", [](const Summary& row) { return number(row.deepest_queue.most); }, 10},
+      {"overflows", [](const Summary& row) { return number(row.overflows.median); }, 5},
   };
 }
 
@@ -151,13 +151,14 @@ std::string share(double value) {
 std::string tune_table(const std::vector<Summary>& rows, int recommended, const Terminal& terminal) {
   std::vector<Column> columns = common_columns(terminal);
   if (std::ranges::any_of(rows, [](const Summary& row) { return row.stall_loss.has_value(); })) {
-    columns.push_back({"in the stall", [](const Summary& row) { return number(row.first_stall_drops); }, 1});
+    columns.push_back(
+        {"in the stall", [](const Summary& row) { return number(row.first_stall_drops.median); }, 1});
     columns.push_back({"law", [](const Summary& row) { return number(row.stall_loss.value_or(0)); }, 1});
   }
   columns.insert(columns.begin(),
-                 {"backlog", [](const Summary& row) { return print_backlog(row.backlog); }, 99});
+                 {"backlog", [](const Summary& row) { return print_backlog(row.scenario.backlog); }, 99});
   return Table(std::move(columns), terminal, 1).print(rows, [&](const Summary& row, const std::string& line) {
-    const bool marked = row.backlog == recommended;
+    const bool marked = row.scenario.backlog == recommended;
     const std::string text = (marked ? (terminal.utf8 ? "▶" : ">") : " ") + line;
     const std::string note = row.void_runs > 0 ? fmt::format("  ({} void)", row.void_runs) : "";
     if (marked) return terminal.bold(text) + note;
@@ -167,21 +168,23 @@ std::string tune_table(const std::vector<Summary>& rows, int recommended, const 
 
 std::string compare_table(const std::vector<Summary>& rows, const Terminal& terminal) {
   std::vector<Column> columns = common_columns(terminal);
-  const auto reactor = std::ranges::find(rows, bench::ServerKind::kReactor, &Summary::server);
-  const Summary base = reactor == rows.end() ? Summary() : *reactor;
+  const Summary base = rows.front();
   const auto ratio = [](double value, double of) {
     return of > 0 ? fmt::format("{:.2f}", value / of) : std::string("-");
   };
-  columns.insert(columns.begin(),
-                 {"server", [](const Summary& row) { return std::string(bench::name(row.server)); }, 99});
+  columns.insert(
+      columns.begin(),
+      {"server", [](const Summary& row) { return std::string(bench::name(row.scenario.server)); }, 99});
+  columns.push_back({"x",
+                     [=](const Summary& row) {
+                       return ratio(row.connections_per_second.median, base.connections_per_second.median);
+                     },
+                     5});
+  columns.push_back({"CPU us/conn",
+                     [](const Summary& row) { return fmt::format("{:.1f}", row.server_cpu_s.median * 1e6); },
+                     7});
   columns.push_back(
-      {"x",
-       [=](const Summary& row) { return ratio(row.connections_per_second, base.connections_per_second); },
-       5});
-  columns.push_back(
-      {"CPU us/conn", [](const Summary& row) { return fmt::format("{:.1f}", row.server_cpu_us); }, 7});
-  columns.push_back(
-      {"x", [=](const Summary& row) { return ratio(row.server_cpu_us, base.server_cpu_us); }, 7});
+      {"x", [=](const Summary& row) { return ratio(row.server_cpu_s.median, base.server_cpu_s.median); }, 7});
   return Table(std::move(columns), terminal, 0).print(rows, [&](const Summary& row, const std::string& line) {
     const std::string note = row.void_runs > 0 ? fmt::format("  ({} void)", row.void_runs) : "";
     return line + note;

@@ -23,7 +23,7 @@ std::string share(double value);
 /// The table of `tune`: a row a backlog, the recommended one marked.
 std::string tune_table(const std::vector<bench::Summary>& rows, int recommended, const Terminal& terminal);
 
-/// The table of `compare`: a row a server, each with its ratio to the reactor's.
+/// The table of `compare`: a row a server, each with its ratio to the first one's.
 std::string compare_table(const std::vector<bench::Summary>& rows, const Terminal& terminal);
 
 }  // namespace anteroom::tool

@@ -4,16 +4,16 @@
 #include <anteroom/bench/experiment.h>
 #include <anteroom/bench/random.h>
 #include <anteroom/bench/summary.h>
-#include <anteroom/listen_queue.h>
 #include <fmt/format.h>
 #include <unistd.h>
 
 #include <algorithm>
-#include <cmath>
 #include <cstdio>
 #include <iterator>
+#include <nlohmann/json.hpp>
 #include <utility>
 
+#include "curve.h"
 #include "json.h"
 #include "progress.h"
 #include "report_lines.h"
@@ -29,6 +29,11 @@ using bench::TrialResult;
 /// How often a number that was not in the grid is tried and, if it fails, raised.
 constexpr int kConfirmations = 2;
 
+constexpr std::string_view kHint =
+    "  The medians (p50) hardly move: who waits for a lost SYN is in the tail, and in \"lost 1st SYN\". "
+    "Ranges are "
+    "the best and the worst run.";
+
 std::vector<Scenario> scenarios_for(const ExperimentCommand& command, const std::vector<int>& backlogs) {
   std::vector<Scenario> scenarios;
   for (const int backlog : backlogs) {
@@ -37,28 +42,6 @@ std::vector<Scenario> scenarios_for(const ExperimentCommand& command, const std:
     scenarios.push_back(scenario);
   }
   return scenarios;
-}
-
-std::uint64_t rounded(double number) { return static_cast<std::uint64_t>(std::llround(number)); }
-
-/// What the number rests on, in a sentence.
-std::string reason(const Advice& advice, const Terminal& terminal) {
-  std::string text = fmt::format("where nobody was turned away the queue was at most {} deep, in {}",
-                                 with_commas(advice.deepest_queue), runs(advice.lossless_trials));
-  if (advice.predicted_depth) {
-    text += fmt::format(" (the law says {}: {}/s x {} without an accept)",
-                        with_commas(rounded(*advice.predicted_depth)), with_commas(rounded(advice.rate)),
-                        short_duration(advice.longest_wait, terminal));
-  }
-  if (advice.confirmed) {
-    text += fmt::format(
-        "; {} is the smallest tried that turned nobody away and has room to spare, {:.0f} % more than that",
-        with_commas(static_cast<std::uint64_t>(advice.recommended)), advice.headroom() * 100);
-  } else {
-    text += fmt::format("; {} holds {:.0f} % more than that, but no trial has confirmed it",
-                        with_commas(static_cast<std::uint64_t>(advice.recommended)), advice.headroom() * 100);
-  }
-  return text;
 }
 
 /// Why there is no number.
@@ -71,37 +54,52 @@ std::string why_none(const std::vector<TrialResult>& trials, const Advice& advic
   return "no trial with an unlimited backlog counts";
 }
 
-std::string somaxconn_line(int recommended) {
-  const int system_max = system_backlog_max();
-  if (system_max >= recommended) {
-    return fmt::format("net.core.somaxconn is {}: enough",
-                       with_commas(static_cast<std::uint64_t>(system_max)));
+void print_limits(const ExperimentCommand& command, const Advice& advice) {
+  for (const Limit& limit : limits_for(command, advice)) {
+    if (limit.command.empty()) {
+      fmt::print("  {} is {}: enough\n", limit.name, with_commas(limit.now));
+    } else {
+      fmt::print("  {} is {}, {} are needed: {}\n", limit.name, with_commas(limit.now),
+                 with_commas(limit.needed), limit.command);
+    }
   }
-  return fmt::format("net.core.somaxconn is {} and would silently clip it: sysctl -w net.core.somaxconn={}",
-                     with_commas(static_cast<std::uint64_t>(system_max)), recommended);
+  if (advice.places_max && *advice.places_max < 1e6) {
+    fmt::print("  not more than {}: whoever waits deeper is served after its patience of {}\n",
+               with_commas(static_cast<std::uint64_t>(*advice.places_max)),
+               bench::print_duration(command.load.patience));
+  }
 }
 
-void print_result(const ExperimentCommand& command, const std::vector<TrialResult>& trials,
-                  const Advice& advice) {
+void print_result(const Run& run, const Advice& advice, const Json& document) {
   const Terminal terminal = Terminal::of(STDOUT_FILENO);
-  fmt::print("{}", tune_table(bench::summarize(trials), advice.recommended, terminal));
-  print_void_trials(trials);
+  fmt::print("{}", tune_table(bench::summarize(run.trials), advice.recommended, terminal));
+  fmt::print("{}", terminal.dim(wrapped(kHint, static_cast<std::size_t>(std::min(terminal.columns, 110)))));
+  if (!document["rows"].empty()) fmt::print("\n{}", curve(document, terminal));
+  for (const std::string& note : notes(run)) fmt::print("note: {}\n", note);
   if (!advice.found()) {
-    fmt::print("\nno recommendation: {}\n", why_none(trials, advice));
+    fmt::print("\nno recommendation: {}\n", why_none(run.trials, advice));
     return;
   }
   fmt::print("\n{}\n", terminal.bold(fmt::format("recommended backlog: {}", advice.recommended)));
   fmt::print("  because {}\n", reason(advice, terminal));
-  fmt::print("  in your code: listen(fd, {}); {}\n", advice.recommended, somaxconn_line(advice.recommended));
-  fmt::print("  again: {}\n", command.command_line);
+  fmt::print("  in your code: listen(fd, {});\n", advice.recommended);
+  print_limits(run.command, advice);
+  fmt::print("  again: {}\n", run.command.command_line);
+}
+
+/// Whether the deepest queue, on which the answer rests, is known well enough.
+bool is_narrow(const std::vector<TrialResult>& trials, double share) {
+  const Advice advice = bench::advise(trials);
+  return advice.deepest_queue.n >= 5 && advice.deepest_queue.half_width_share() <= share;
 }
 
 }  // namespace
 
 int tune(const ExperimentCommand& command, const std::atomic<bool>& interrupted) {
-  const bool prints = !command.quiet && command.json != "-";
+  const bool prints = !command.quiet && !command.writes_to_stdout();
   if (prints) print_heading("tune", command);
-  std::vector<TrialResult> trials;
+  Run run{.command = command, .started = std::chrono::system_clock::now()};
+  const auto began = std::chrono::steady_clock::now();
   Advice advice;
   {
     ProgressLine progress(command.quiet);
@@ -110,30 +108,37 @@ int tune(const ExperimentCommand& command, const std::atomic<bool>& interrupted)
     backlogs.push_back(bench::kUnlimitedBacklog);
     std::uint64_t seed = command.seed;
     for (int round = 0; round <= kConfirmations && !backlogs.empty() && !interrupted.load(); ++round) {
-      const bench::ExperimentOptions options{.repeat = command.repeat, .seed = seed};
+      bench::ExperimentOptions options{.repeat = command.repeat, .seed = seed};
+      if (command.until && round == 0) {
+        options.enough = [&](const std::vector<TrialResult>& trials) {
+          return is_narrow(trials, *command.until);
+        };
+      }
       std::vector<TrialResult> more =
           bench::run_experiment(scenarios_for(command, backlogs), options, interrupted, show);
-      std::ranges::move(more, std::back_inserter(trials));
-      advice = bench::advise(trials);
-      backlogs.clear();
-      if (advice.found() && !advice.confirmed) backlogs.push_back(advice.recommended);
+      std::ranges::move(more, std::back_inserter(run.trials));
+      advice = bench::advise(run.trials, {.target_loss = command.target_loss, .refine = command.refine});
+      backlogs = advice.try_next;
       seed = bench::Random(seed).next();
     }
   }
-  const bool is_trusted = advice.found() && advice.confirmed && !interrupted.load();
-  const std::string problem = write_json(command, tune_json(command, trials, advice, interrupted.load()));
+  run.took = std::chrono::steady_clock::now() - began;
+  run.interrupted = interrupted.load();
+  if (command.until) run.until_met = is_narrow(run.trials, *command.until);
+  const bool is_trusted = advice.found() && advice.confirmed && !run.interrupted;
+  const Json document = tune_document(run, advice);
   if (prints) {
-    print_result(command, trials, advice);
-    if (interrupted.load())
-      fmt::print("interrupted after {}: not to be trusted\n", runs(static_cast<int>(trials.size())));
+    print_result(run, advice, document);
+    if (run.interrupted)
+      fmt::print("interrupted after {}: not to be trusted\n", runs(static_cast<int>(run.trials.size())));
   } else if (!is_trusted) {
-    fmt::print(
-        stderr, "anteroom: {}\n",
-        advice.found() ? "the answer is not to be trusted: " + reason(advice, {}) : why_none(trials, advice));
+    fmt::print(stderr, "anteroom: {}\n",
+               advice.found() ? "the answer is not to be trusted: " + reason(advice, {})
+                              : why_none(run.trials, advice));
   }
-  if (command.quiet && command.json != "-" && advice.found() && !interrupted.load())
+  if (command.quiet && !command.writes_to_stdout() && advice.found() && !run.interrupted)
     fmt::print("{}\n", advice.recommended);
-  return exit_status(problem, trials, interrupted.load(), is_trusted);
+  return finish(run, document, is_trusted);
 }
 
 }  // namespace anteroom::tool

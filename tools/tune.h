@@ -7,6 +7,8 @@
 #include <string>
 #include <vector>
 
+#include "rules.h"
+
 namespace anteroom::tool {
 
 /// Exit statuses of every command.
@@ -15,18 +17,30 @@ enum ExitStatus : int {
   kCouldNotRun = 1,
   kUsage = 2,
   kNotToBeTrusted = 3,
+  kRuleBroken = 4,
   kInterrupted = 130,
 };
 
 /// What `tune` and `compare` have in common.
 struct ExperimentCommand {
-  bench::Scenario load;  ///< all but the backlog, and in `compare` the server
+  bench::Scenario load;  ///< all but the backlog, and in `compare` the server and the loop
   std::vector<int> backlogs;
+  bool refine = true;                      ///< (tune) look between them, too
+  std::vector<bench::ServerKind> servers;  ///< (compare) the first is what the others are compared with
+  std::vector<bench::Loop> loops;          ///< (compare)
+  double target_loss = 0.001;              ///< (tune) share of clients that may lose their first SYN
   int repeat = 3;
+  std::optional<double> until;  ///< repeat until the intervals are so narrow, as a share of the median
   std::uint64_t seed = 1;
-  std::optional<std::string> json;  ///< a file, or "-" for the standard output
+  std::optional<std::string> json;    ///< a file, or "-" for the standard output
+  std::optional<std::string> csv;     ///< the same
+  std::optional<std::string> report;  ///< the same
+  std::vector<Rule> fail_if;
   bool quiet = false;
   std::string command_line;  ///< which repeats the run
+
+  /// Something else than the table goes to the standard output.
+  bool writes_to_stdout() const noexcept { return json == "-" || csv == "-" || report == "-"; }
 };
 
 /// Finds the backlog that a load needs, and prints it. Returns the exit status.

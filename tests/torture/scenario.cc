@@ -920,8 +920,8 @@ void textbook_server(const Fault* fault, Report& report) {
     // A stall that is far away: so it polls before it accepts.
     server.emplace(std::move(listener),
                    BlockingServerOptions{.greeting = std::string(greeting),
-                                         .stall = {.first = Clock::now() + std::chrono::hours(1),
-                                                   .length = std::chrono::seconds(1)},
+                                         .stall = AcceptStall({{.begin = Clock::now() + std::chrono::hours(1),
+                                                                .length = std::chrono::seconds(1)}}),
                                          .observe_queue = true});
   });
   if (!refused) {

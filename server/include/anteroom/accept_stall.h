@@ -1,38 +1,48 @@
 #pragma once
+#include <algorithm>
 #include <chrono>
 #include <optional>
+#include <utility>
+#include <vector>
 
 namespace anteroom {
 
-/// When a server shall not accept: once, or every so often. An accept stall makes the loss of a burst
-/// deterministic, where otherwise luck decides who wins the race between connecting and accepting.
-struct AcceptStall {
+/// When a server shall not accept, fixed beforehand. An accept stall makes the loss of a burst deterministic,
+/// where otherwise luck decides who wins the race between connecting and accepting.
+class AcceptStall {
+ public:
   using Clock = std::chrono::steady_clock;
 
-  Clock::time_point first{};
-  Clock::duration length{0};  ///< 0 means never
-  Clock::duration every{0};   ///< 0 means once
+  struct Window {
+    Clock::time_point begin;
+    Clock::duration length;
+    Clock::time_point end() const noexcept { return begin + length; }
+  };
 
-  bool is_set() const noexcept { return length > Clock::duration::zero(); }
+  AcceptStall() = default;  ///< never
+  /// In order, none of them overlapping another.
+  explicit AcceptStall(std::vector<Window> windows) : windows_(std::move(windows)) {}
+
+  bool is_set() const noexcept { return !windows_.empty(); }
 
   /// When the stall ends that `now` lies in; nothing if it lies in none.
   std::optional<Clock::time_point> end_of_current(Clock::time_point now) const noexcept {
-    if (!is_set() || now < first) return std::nullopt;
-    const Clock::time_point begin =
-        first + (repeats() ? (now - first) / every * every : Clock::duration::zero());
-    return now < begin + length ? std::optional(begin + length) : std::nullopt;
+    const auto later = after(now);
+    if (later == windows_.begin() || now >= std::prev(later)->end()) return std::nullopt;
+    return std::prev(later)->end();
   }
 
   /// When the next stall begins, after `now`; nothing if there is no more.
   std::optional<Clock::time_point> next_after(Clock::time_point now) const noexcept {
-    if (!is_set()) return std::nullopt;
-    if (now < first) return first;
-    if (!repeats()) return std::nullopt;
-    return first + ((now - first) / every + 1) * every;
+    const auto later = after(now);
+    return later == windows_.end() ? std::nullopt : std::optional(later->begin);
   }
 
  private:
-  bool repeats() const noexcept { return every > Clock::duration::zero(); }
+  std::vector<Window>::const_iterator after(Clock::time_point now) const noexcept {
+    return std::ranges::upper_bound(windows_, now, {}, &Window::begin);
+  }
+  std::vector<Window> windows_;
 };
 
 }  // namespace anteroom

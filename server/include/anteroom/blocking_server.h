@@ -5,6 +5,7 @@
 #include <atomic>
 #include <chrono>
 #include <cstdint>
+#include <functional>
 #include <mutex>
 #include <string>
 
@@ -25,6 +26,10 @@ struct BlockingServerOptions {
   /// For experiments: when not to accept, and whether to ask before each accept how many wait (0.3 µs each).
   AcceptStall stall;
   bool observe_queue = false;
+  /// For experiments: called with each guest's descriptor as soon as it has been accepted, by one thread at a
+  /// time; and what serving it costs before it is greeted, in the thread that serves it.
+  std::function<void(int guest)> accepted;
+  std::function<void()> before_greeting;
 };
 
 /// Greets every guest and closes, with plain blocking calls.

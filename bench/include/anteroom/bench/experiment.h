@@ -3,6 +3,7 @@
 #include <anteroom/bench/trial.h>
 
 #include <atomic>
+#include <chrono>
 #include <cstdint>
 #include <functional>
 #include <vector>
@@ -19,13 +20,16 @@ struct ExperimentProgress {
 };
 
 struct ExperimentOptions {
-  int repeat = 3;
+  int repeat = 3;          ///< rounds, each of which runs every scenario once
   std::uint64_t seed = 1;  ///< of the order of trials, and of each trial's schedule
+  /// After `repeat` rounds, whether they are enough; else there is another, up to `repeat_max` in all.
+  std::function<bool(const std::vector<TrialResult>&)> enough;
+  int repeat_max = 30;
 };
 
 /// Runs each scenario `repeat` times, all of them interleaved at random, each in processes and a network of
-/// its own. A void trial is run once more, and stays in the results; nothing is dropped silently. After an
-/// interruption: what there is.
+/// its own. All scenarios of a round have the same schedule. A void trial is run once more, and stays in the
+/// results; nothing is dropped silently. After an interruption: what there is.
 std::vector<TrialResult> run_experiment(const std::vector<Scenario>& scenarios,
                                         const ExperimentOptions& options,
                                         const std::atomic<bool>& interrupted,

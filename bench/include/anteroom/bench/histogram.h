@@ -21,6 +21,14 @@ class Histogram {
   /// The smallest value that at least `share` (0 to 1) of all are not above, to within a bucket; 0 if empty.
   Duration percentile(double share) const noexcept;
 
+  /// visit(value, count) for each bucket that has any, ascending; `value` is the largest that falls into it.
+  template <class Visit>
+  void for_each(Visit visit) const {
+    for (std::size_t i = 0; i < kBuckets; ++i) {
+      if (counts_[i] > 0) visit(Duration(static_cast<std::int64_t>(upper_edge(i))), counts_[i]);
+    }
+  }
+
  private:
   static constexpr int kStepBits = 7;
   static constexpr int kOctaves =

@@ -1,29 +1,90 @@
 #pragma once
+#include <array>
+#include <cstddef>
 #include <cstdint>
-#include <string>
+#include <string_view>
+#include <utility>
 #include <vector>
 
 namespace anteroom::bench {
 
-/// The kernel's own books about listening, of the network namespace of the calling thread. All only grow.
-struct KernelCounters {
-  std::uint64_t listen_overflows =
-      0;                           ///< the accept queue was full, at a SYN or at the last ACK of a handshake
-  std::uint64_t listen_drops = 0;  ///< handshakes thrown away for that or another reason
-  std::uint64_t syn_cookies_sent = 0;  ///< the SYN queue was full, and the answer was a cookie
-  std::uint64_t syn_retransmits = 0;   ///< TCPSynRetrans: SYNs and SYN-ACKs sent again
-  std::uint64_t active_opens = 0;      ///< connect(2) calls
-  /// Packets lost because a processor's input queue was full (net.core.netdev_max_backlog). Of the whole
-  /// machine, not of the namespace.
-  std::uint64_t softnet_drops = 0;
-
-  /// What has been added since `before`.
-  KernelCounters since(const KernelCounters& before) const noexcept;
+/// The kernel's counters that have to do with listening, under its own names. Those of TcpExt are in
+/// /proc/net/netstat, those of Tcp in /proc/net/snmp.
+enum class Counter : std::uint8_t {
+  kListenOverflows,    ///< the accept queue was full, at a SYN or at the last ACK of a handshake
+  kListenDrops,        ///< handshakes thrown away for that or another reason
+  kSyncookiesSent,     ///< the SYN queue was full, and the answer was a cookie
+  kSyncookiesRecv,     ///< ACKs that brought one back
+  kSyncookiesFailed,   ///< ACKs that were to bring one back, and did not
+  kReqQFullDoCookies,  ///< the same as kSyncookiesSent, counted where it is decided
+  kReqQFullDrop,       ///< the SYN queue was full, and cookies were off
+  kSynRetrans,         ///< SYNs and SYN-ACKs sent again
+  kTimeouts,           ///< retransmission timers that ran out
+  kEmbryonicRsts,      ///< resets of connections that were not established yet
+  kBacklogDrop,  ///< of a socket's own backlog while a process holds it: not the listen queue, despite its
+                 ///< name
+  kTimeWaitOverflow,        ///< more sockets in TIME_WAIT than tcp_max_tw_buckets
+  kTimeWait,                ///< sockets that have ended their TIME_WAIT
+  kTimeWaitRecycled,        ///< TIME_WAIT sockets used again
+  kDeferAcceptDrop,         ///< last ACKs without data, under TCP_DEFER_ACCEPT
+  kFastOpenListenOverflow,  ///< the queue of TCP Fast Open was full
+  kActiveOpens,             ///< SYNs sent by connect(2), without those sent again
+  kPassiveOpens,            ///< connections that came about at a listener
+  kAttemptFails,            ///< handshakes that failed
+  kEstabResets,             ///< established connections that were reset
+  kRetransSegs,             ///< segments sent again, of any kind
+  kOutRsts,                 ///< resets sent
 };
 
-/// Reads /proc/thread-self/net/{netstat,snmp} and /proc/net/softnet_stat: 0.2 ms. What a kernel does not know
-/// stays 0.
+constexpr std::array<std::pair<Counter, std::string_view>, 22> kCounters{{
+    {Counter::kListenOverflows, "TcpExt.ListenOverflows"},
+    {Counter::kListenDrops, "TcpExt.ListenDrops"},
+    {Counter::kSyncookiesSent, "TcpExt.SyncookiesSent"},
+    {Counter::kSyncookiesRecv, "TcpExt.SyncookiesRecv"},
+    {Counter::kSyncookiesFailed, "TcpExt.SyncookiesFailed"},
+    {Counter::kReqQFullDoCookies, "TcpExt.TCPReqQFullDoCookies"},
+    {Counter::kReqQFullDrop, "TcpExt.TCPReqQFullDrop"},
+    {Counter::kSynRetrans, "TcpExt.TCPSynRetrans"},
+    {Counter::kTimeouts, "TcpExt.TCPTimeouts"},
+    {Counter::kEmbryonicRsts, "TcpExt.EmbryonicRsts"},
+    {Counter::kBacklogDrop, "TcpExt.TCPBacklogDrop"},
+    {Counter::kTimeWaitOverflow, "TcpExt.TCPTimeWaitOverflow"},
+    {Counter::kTimeWait, "TcpExt.TW"},
+    {Counter::kTimeWaitRecycled, "TcpExt.TWRecycled"},
+    {Counter::kDeferAcceptDrop, "TcpExt.TCPDeferAcceptDrop"},
+    {Counter::kFastOpenListenOverflow, "TcpExt.TCPFastOpenListenOverflow"},
+    {Counter::kActiveOpens, "Tcp.ActiveOpens"},
+    {Counter::kPassiveOpens, "Tcp.PassiveOpens"},
+    {Counter::kAttemptFails, "Tcp.AttemptFails"},
+    {Counter::kEstabResets, "Tcp.EstabResets"},
+    {Counter::kRetransSegs, "Tcp.RetransSegs"},
+    {Counter::kOutRsts, "Tcp.OutRsts"},
+}};
+
+/// The kernel's own books about listening, of the network namespace of the calling thread. All only grow.
+class KernelCounters {
+ public:
+  std::uint64_t& operator[](Counter counter) noexcept { return values_[static_cast<std::size_t>(counter)]; }
+  std::uint64_t operator[](Counter counter) const noexcept {
+    return values_[static_cast<std::size_t>(counter)];
+  }
+  /// What has been added since `before`.
+  KernelCounters since(const KernelCounters& before) const noexcept {
+    KernelCounters added;
+    for (std::size_t i = 0; i < values_.size(); ++i) added.values_[i] = values_[i] - before.values_[i];
+    return added;
+  }
+
+ private:
+  std::array<std::uint64_t, kCounters.size()> values_{};
+};
+
+/// Reads /proc/thread-self/net/{netstat,snmp}: 0.1 ms. What a kernel does not know stays 0.
 KernelCounters read_kernel_counters();
+
+/// Packets lost because a processor's input queue was full (net.core.netdev_max_backlog), from
+/// /proc/net/softnet_stat. Of the whole machine, not of a namespace.
+std::uint64_t read_softnet_drops();
 
 /// One IPv4 TCP socket of this network namespace.
 struct TcpSocket {

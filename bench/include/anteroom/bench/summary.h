@@ -1,4 +1,5 @@
 #pragma once
+#include <anteroom/bench/statistics.h>
 #include <anteroom/bench/trial.h>
 
 #include <chrono>
@@ -8,40 +9,50 @@
 
 namespace anteroom::bench {
 
-/// Several runs of one server at one backlog. Losses are given as the best and the worst run, because the
-/// median of 77, 0 and 0 would hide what decides; rates as medians over runs; latencies of all clients of all
-/// runs together.
+/// Several runs of one server at one backlog. Of each number the median with its interval over runs, and the
+/// least and the most; of what decides, the loss, over stall cycles where there are such, and never over
+/// single clients. Latencies are of all clients of all runs together.
 struct Summary {
-  ServerKind server = ServerKind::kReactor;
-  int backlog = 0;
-  int runs = 0;  ///< that count
+  Scenario scenario;  ///< of its runs, all but their seed
+  int runs = 0;       ///< that count
   int void_runs = 0;
-  double lost_first_syn_best = 0;   ///< share of clients
-  double lost_first_syn_worst = 0;  ///< share of clients
-  std::uint32_t ghosts_best = 0;
-  std::uint32_t ghosts_worst = 0;
+  std::uint32_t clients = 0;  ///< of all runs
   int runs_that_turned_away = 0;
-  double connections_per_second = 0;  ///< median
-  double overflows = 0;               ///< median
-  double first_stall_drops = 0;       ///< median
-  std::optional<double> stall_loss;   ///< what the law says of that (Scenario::stall_loss)
-  std::uint32_t deepest_queue = 0;    ///< of all runs
-  double server_cpu_us = 0;           ///< a served connection, median
-  Histogram first_byte;               ///< of all clients of all runs
-  /// The smallest age among those in `first_byte` who were not served, and count with their age; nothing if
-  /// all were.
-  std::optional<std::chrono::nanoseconds> least_unserved_age;
 
-  /// Whether that percentile is only known to be larger, because it falls among the unserved.
-  bool is_lower_bound(double share) const noexcept {
-    return least_unserved_age && first_byte.percentile(share) >= *least_unserved_age;
-  }
+  Estimate lost_first_syn;              ///< share of clients
+  double loss_upper = 1;                ///< one-sided 95 % upper bound of its mean (loss_upper_bound)
+  std::optional<double> forecast_loss;  ///< what the model says
+  std::string_view model;               ///< which
+
+  Estimate connections_per_second;
+  Estimate ghosts;     ///< clients a run
+  Estimate overflows;  ///< ListenOverflows a run
+  Estimate drops;      ///< ListenDrops a run
+  Estimate syn_retransmits;
+  Estimate first_stall_drops;
+  std::optional<double> stall_loss;  ///< what the law says of that (Scenario::stall_loss)
+  Estimate deepest_queue;
+  Estimate server_cpu_s;  ///< a served connection
+  Estimate first_byte_p99_s;
+  Fates fates;  ///< of all runs
+  Latencies first_byte;
+  Latencies connect;
+  Histogram queue_wait;
+  /// Of the first run that counts.
+  std::chrono::nanoseconds depth_step{0};
+  std::vector<std::uint32_t> depth_over_time;
+  double mean_in_system = 0;      ///< of that run
+  double rate_times_latency = 0;  ///< of that run
 };
 
-/// One for each server and backlog, in that order, an unlimited backlog last.
+/// One for each server, loop and backlog, in that order, an unlimited backlog last.
 std::vector<Summary> summarize(const std::vector<TrialResult>& trials);
 
-/// The middle one, or the mean of the two in the middle; 0 if there is none.
-double median(std::vector<double> values);
+/// What one thread of this server accepts in a second, from the processor's time that it took: 1 over the
+/// median of the runs; 0 if nobody was served.
+double accepts_per_second(const std::vector<TrialResult>& trials);
+
+/// The loss of each run, or of each stall cycle where there are such.
+std::vector<BlockLoss> loss_by_block(const std::vector<const TrialResult*>& trials);
 
 }  // namespace anteroom::bench

@@ -3,6 +3,8 @@
 #include <anteroom/bench/fate.h>
 #include <anteroom/bench/histogram.h>
 #include <anteroom/bench/kernel_counters.h>
+#include <anteroom/bench/latencies.h>
+#include <anteroom/bench/road.h>
 #include <anteroom/bench/scenario.h>
 
 #include <atomic>
@@ -10,9 +12,17 @@
 #include <cstdint>
 #include <functional>
 #include <string>
+#include <utility>
 #include <vector>
 
 namespace anteroom::bench {
+
+/// One period of a load whose stalls repeat: those who were to call in it, and those who lost their first
+/// SYN.
+struct Cycle {
+  std::uint32_t clients = 0;
+  std::uint32_t lost = 0;
+};
 
 /// What one run of one scenario gave.
 struct TrialResult {
@@ -20,52 +30,84 @@ struct TrialResult {
   bool complete = false;  ///< false: it could not be run, or was interrupted, and `problems` says why
   /// Why nothing may be concluded from it; empty if all is well.
   std::vector<std::string> problems;
-  bool is_private_network = false;
-  std::string why_not_private;
+  RoadKind road = RoadKind::kShared;
+  std::string why_not_better;  ///< why the road is no pair
+  /// In force on the server's side: names and values.
+  std::vector<std::pair<std::string, std::string>> sysctls;
 
+  std::uint32_t clients = 0;  ///< who played: in a closed loop, as many as there was time for
   Fates fates;
-  Books books;
-  KernelCounters counters;
+  std::vector<std::uint32_t> served_after;  ///< clients served after 1, 2, ... retransmits
+  std::uint32_t lost_first_syn = 0;         ///< clients
+  std::vector<Cycle> cycles;                ///< of the load, if its stalls repeat
+  std::uint32_t largest_clump =
+      0;  ///< the most clients whose SYNs were lost within 32 ms, and come again at once
+
+  std::vector<Account> books;
+  BookEntries entries;
+  KernelCounters server_counters;
+  KernelCounters client_counters;  ///< with a pair
+  std::uint64_t softnet_drops = 0;
+  RoadTraffic traffic;  ///< of the delay line
+
   std::uint32_t backlog_in_force = 0;  ///< what the kernel made of scenario.backlog
-  std::uint64_t listener_drops = 0;    ///< of this listener alone (SO_MEMINFO)
+  std::uint64_t listener_drops = 0;    ///< of its listeners alone (SO_MEMINFO)
   /// Of them, those until the end of the first stall: what the law speaks of. Later ones may be of SYNs sent
   /// again.
   std::uint64_t first_stall_drops = 0;
   std::uint64_t accepted = 0;
   std::uint32_t deepest_queue = 0;            ///< seen before each accept, and once a millisecond
   std::chrono::milliseconds longest_wait{0};  ///< of a guest in the queue
+  Histogram queue_wait;                       ///< of each guest in the queue
+  std::chrono::nanoseconds depth_step{0};
+  std::vector<std::uint32_t> depth_over_time;  ///< the deepest in each step
 
-  std::uint32_t lost_first_syn = 0;  ///< clients
-  /// First byte from the intended start. Who was not served counts with the age at which the trial ended for
-  /// it.
-  Histogram first_byte;
-  std::uint32_t unserved = 0;  ///< of those in `first_byte`, how many are ages, not latencies
-  std::chrono::nanoseconds least_unserved_age{0};
+  Latencies first_byte;  ///< from the intended start
+  Latencies connect;     ///< from the intended start until it was writable
   /// Served, from the first intended start to the last first byte; to the end of the trial if somebody was
   /// not served.
   double connections_per_second = 0;
 
-  std::chrono::nanoseconds lateness_p99{0};  ///< of the generator: called after intended
-  std::chrono::nanoseconds launch_span{0};   ///< from the first client's call to the last one's
+  /// Little's law, L = λW, from two measurements that do not know of each other: the clients that had called
+  /// and not ended, counted each millisecond, and their rate x their mean time by their own clocks. In a
+  /// closed loop the latter is what a tool says that hears only of the served, and falls short.
+  double mean_in_system = 0;
+  double rate_times_latency = 0;
+
+  Histogram lateness;                       ///< of the generator: called after intended
+  std::chrono::nanoseconds launch_span{0};  ///< from the first client's call to the last one's
   std::chrono::nanoseconds server_cpu{0};
   std::chrono::nanoseconds swarm_cpu{0};
 
   bool is_void() const noexcept { return !problems.empty(); }
+  double lost_share() const noexcept {
+    return clients > 0 ? static_cast<double>(lost_first_syn) / clients : 0;
+  }
+  double server_cpu_per_connection_s() const noexcept {
+    return fates.served() > 0 ? static_cast<double>(server_cpu.count()) * 1e-9 / fates.served() : 0;
+  }
+  /// Handshakes thrown away at the door: ListenDrops; in a network that others share, the listeners' own
+  /// count, which has also what was discarded there for other reasons.
+  std::uint64_t door_drops() const noexcept {
+    return entries.is_private ? static_cast<std::uint64_t>(entries.listen_drops) : listener_drops;
+  }
   /// The door turned nobody away: no handshake was thrown away, not even one that healed a second later.
   bool nobody_turned_away() const noexcept {
-    return lost_first_syn == 0 && listener_drops == 0 && fates[Fate::kGhost] == 0 &&
-           fates[Fate::kRefused] == 0 && fates[Fate::kReset] == 0;
+    return lost_first_syn == 0 && door_drops() == 0 && fates.ghosts() == 0 && fates[Fate::kRefused] == 0 &&
+           fates.reset() == 0;
   }
-  bool everybody_served() const noexcept { return unserved == 0; }
+  bool everybody_served() const noexcept { return fates.served() == clients; }
+  /// Little's two numbers are one, to within a tenth and two clients.
+  bool little_holds() const noexcept;
 };
 
 /// How many of how many clients have ended, while a trial runs.
 using TrialProgress = std::function<void(std::uint32_t ended, std::uint32_t clients)>;
 
-/// Runs one trial: a server process and one or more swarm processes in a private network if that can be had,
-/// counters before and after, and books that must balance. Takes load_length() + patience at most, less when
-/// everybody is served. `interrupted` ends it early, with nothing left behind. The calling process must have
-/// one thread (it forks). Throws std::system_error if there is no memory or no process.
+/// Runs one trial: a server process and one or more swarm processes on a road of their own if that can be
+/// had, counters before and after, and books that must balance. Takes load_length() + patience at most, less
+/// when everybody is served. `interrupted` ends it early, with nothing left behind. The calling process must
+/// have one thread (it forks). Throws std::system_error if there is no memory or no process.
 TrialResult run_trial(const Scenario& scenario, const std::atomic<bool>& interrupted,
                       const TrialProgress& progress = {});
 

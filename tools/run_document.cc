@@ -1,0 +1,433 @@
+#include "run_document.h"
+
+#include <anteroom/bench/scenario.h>
+#include <anteroom/fd.h>
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cmath>
+#include <limits>
+#include <nlohmann/json.hpp>
+#include <system_error>
+#include <utility>
+
+namespace anteroom::tool {
+namespace {
+
+/// A run of 31 trials has 0.1 MB. This is for who names /dev/zero.
+constexpr std::size_t kDocumentBytesMax = std::size_t{256} << 20;
+/// Ours are 6 deep. What is deeper could end our stack when it is copied.
+constexpr int kDepthMax = 64;
+/// Far beyond any run; every row is looked for among the trials.
+constexpr std::size_t kRowsMax = 10'000;
+constexpr std::size_t kTrialsMax = 20'000;
+constexpr std::size_t kBinsMax = 10'000;
+constexpr std::size_t kLowerBoundsMax = 10;
+/// Up to here a double has every whole number.
+constexpr double kCountMax = 9007199254740992;  // 2^53
+constexpr std::size_t kNameBytesMax = 64;
+/// A median of shares may be a rounding error more than all.
+constexpr double kWhole = 1 + 1e-9;
+
+constexpr const char* kTuneSchema = "anteroom.tune/2";
+constexpr const char* kCompareSchema = "anteroom.compare/2";
+
+std::string dump(const Json& json) { return json.dump(-1, ' ', false, Json::error_handler_t::replace); }
+
+/// "a string", "-1": what was found where something else was wanted.
+std::string in_words(const Json& json) {
+  if (json.is_object()) return "an object";
+  if (json.is_array()) return "an array";
+  if (json.is_number_float() && !std::isfinite(json.get<double>())) return "no finite number";
+  return printable(dump(json), 40);
+}
+
+/// One field of the document, which knows its own name.
+class Field {
+ public:
+  Field(const Json& json, std::string name) : json_(&json), name_(std::move(name)) {}
+
+  [[noreturn]] void fail(const std::string& wanted) const {
+    throw RunDocumentError(fmt::format("{} is {}, not {}", name_, in_words(*json_), wanted));
+  }
+
+  /// Nothing if it is not there, or null.
+  std::optional<Field> find(const char* key) const {
+    if (!json_->is_object()) fail("an object");
+    const auto found = json_->find(key);
+    if (found == json_->end() || found->is_null()) return std::nullopt;
+    return Field(*found, name_of(key));
+  }
+
+  Field operator[](const char* key) const {
+    if (!json_->is_object()) fail("an object");
+    const auto found = json_->find(key);
+    if (found == json_->end()) throw RunDocumentError(fmt::format("{} is missing", name_of(key)));
+    return Field(*found, name_of(key));
+  }
+
+  bool is_null() const { return json_->is_null(); }
+  const Json& json() const { return *json_; }
+  const std::string& name() const { return name_; }
+
+  double number() const {
+    if (!json_->is_number() || !std::isfinite(json_->get<double>())) fail("a number");
+    return json_->get<double>();
+  }
+  double amount() const {
+    const double value = number();
+    if (value < 0) fail("a number from 0 on");
+    return value;
+  }
+  double share() const {
+    const double value = number();
+    if (value < 0 || value > kWhole) fail("a share from 0 to 1");
+    return std::min(value, 1.0);
+  }
+  double count(double most = kCountMax) const {
+    const double value = json_->is_number() ? json_->get<double>() : -1;
+    if (!(value >= 0 && value <= most) || value != std::floor(value)) {
+      fail(fmt::format("a whole number from 0 to {}", most));
+    }
+    return value;
+  }
+  bool yes() const {
+    if (!json_->is_boolean()) fail("true or false");
+    return json_->get<bool>();
+  }
+  std::string text() const {
+    if (!json_->is_string()) fail("a text");
+    return json_->get<std::string>();
+  }
+  /// Of a server or a loop: it is printed as it is.
+  std::string label() const {
+    std::string text = this->text();
+    if (text.empty() || printable(text, kNameBytesMax) != text) {
+      fail(fmt::format("a name of 1 to {} printable bytes", kNameBytesMax));
+    }
+    return text;
+  }
+  /// null is unlimited.
+  int backlog() const {
+    if (is_null()) return bench::kUnlimitedBacklog;
+    return static_cast<int>(count(std::numeric_limits<int>::max()));
+  }
+
+  /// Calls back with each element.
+  template <class Each>
+  void each(std::size_t most, Each each) const {
+    if (!json_->is_array()) fail("an array");
+    if (json_->size() > most) {
+      throw RunDocumentError(
+          fmt::format("{} has {} elements, more than the {} that we read", name_, json_->size(), most));
+    }
+    for (std::size_t i = 0; i < json_->size(); ++i) each(Field((*json_)[i], fmt::format("{}[{}]", name_, i)));
+  }
+
+ private:
+  std::string name_of(const char* key) const { return name_.empty() ? key : name_ + '.' + key; }
+
+  const Json* json_;
+  std::string name_;
+};
+
+std::optional<double> amount_if_any(const Field& of, const char* key) {
+  const Field field = of[key];
+  if (field.is_null()) return std::nullopt;
+  return field.amount();
+}
+
+std::optional<double> share_if_any(const Field& of, const char* key) {
+  const Field field = of[key];
+  if (field.is_null()) return std::nullopt;
+  return field.share();
+}
+
+/// null, as a whole or for its median, is what could not be measured.
+std::optional<Estimate> estimate(const Field& field, double (Field::*value)() const = &Field::amount) {
+  if (field.is_null() || field["median"].is_null()) return std::nullopt;
+  const auto read = [&](const char* key) { return (field[key].*value)(); };
+  return Estimate{.median = read("median"),
+                  .low = read("low"),
+                  .high = read("high"),
+                  .best = read("best"),
+                  .worst = read("worst")};
+}
+
+/// How long they waited in the queue has fewer percentiles.
+Latencies waits(const Field& field) {
+  Latencies latencies;
+  if (field.is_null()) return latencies;
+  latencies.p50 = amount_if_any(field, "p50");
+  latencies.p99 = amount_if_any(field, "p99");
+  latencies.max = amount_if_any(field, "max");
+  return latencies;
+}
+
+Latencies latencies_of(const Field& field) {
+  Latencies latencies = waits(field);
+  if (field.is_null()) return latencies;
+  latencies.p90 = amount_if_any(field, "p90");
+  latencies.p99_9 = amount_if_any(field, "p99_9");
+  latencies.unserved = field["unserved"].count();
+  field["lower_bounds"].each(kLowerBoundsMax,
+                             [&](const Field& name) { latencies.lower_bounds.push_back(name.label()); });
+  return latencies;
+}
+
+FateCounts fates_of(const Field& field) {
+  FateCounts fates{};
+  for (std::size_t i = 0; i < fates.size(); ++i) fates[i] = field[std::string(kFateNames[i]).c_str()].count();
+  return fates;
+}
+
+std::vector<double> bins(const Field& field, std::size_t count) {
+  std::vector<double> clients;
+  field.each(kBinsMax, [&](const Field& bin) { clients.push_back(bin.count()); });
+  if (clients.size() != count) {
+    throw RunDocumentError(
+        fmt::format("{} has {} bins, where edges_s has {}", field.name(), clients.size(), count));
+  }
+  return clients;
+}
+
+std::vector<double> edges_of(const Field& field) {
+  std::vector<double> edges;
+  field.each(kBinsMax + 1, [&](const Field& edge) {
+    if (!edges.empty() && edge.amount() <= edges.back()) edge.fail("above the one before it");
+    edges.push_back(edge.amount());
+  });
+  if (edges.size() < 2) throw RunDocumentError(field.name() + " has no bin");
+  return edges;
+}
+
+RowName row_name(const Field& field) {
+  return {.server = field["server"].label(),
+          .loop = field["loop"].label(),
+          .backlog = field["backlog"].backlog()};
+}
+
+Measured measured(const Field& field, std::size_t bin_count) {
+  Measured row{.clients = field["clients"].count()};
+  row.connections_per_second = estimate(field["connections_per_second"]);
+  row.lost_first_syn = estimate(field["lost_first_syn"], &Field::share);
+  if (row.lost_first_syn) row.lost_first_syn_upper = share_if_any(field["lost_first_syn"], "upper");
+  row.model_loss = share_if_any(field, "model_loss");
+  row.fates = fates_of(field["fates"]);
+  row.ghosts = estimate(field["ghosts"]);
+  row.listen_overflows = estimate(field["listen_overflows"]);
+  row.listen_drops = estimate(field["listen_drops"]);
+  row.syn_retransmits = estimate(field["syn_retransmits"]);
+  row.first_stall_drops = estimate(field["first_stall_drops"]);
+  row.law = amount_if_any(field, "law");
+  row.deepest_queue = estimate(field["deepest_queue"]);
+  row.server_cpu_s_per_connection = estimate(field["server_cpu_s_per_connection"]);
+  row.first_byte = latencies_of(field["first_byte_s"]);
+  row.connect = latencies_of(field["connect_s"]);
+  row.queue_wait = waits(field["queue_wait_s"]);
+  const Field histograms = field["histograms"];
+  row.first_byte_clients = bins(histograms["first_byte"], bin_count);
+  row.unfinished_clients = bins(histograms["unfinished"], bin_count);
+  return row;
+}
+
+Row row_of(const Field& field, std::size_t bin_count) {
+  Row row{.name = row_name(field), .runs = field["runs"].count(), .void_runs = field["void_runs"].count()};
+  if (row.runs > 0) row.measured = measured(field, bin_count);
+  return row;
+}
+
+/// Of a trial that was cut short only the first fields are there.
+Trial trial_of(const Field& field) {
+  Trial trial{.name = row_name(field), .is_void = field["void"].yes()};
+  const double clients = field["clients"].count();
+  const auto lost = field.find("lost_first_syn");
+  if (lost && clients > 0) {
+    const double count = lost->count();
+    if (count > clients) lost->fail(fmt::format("at most the trial's {} clients", clients));
+    trial.lost_first_syn = count / clients;
+  }
+  double served = 0;
+  if (const auto field_of_fates = field.find("fates")) {
+    const FateCounts fates = fates_of(*field_of_fates);
+    served = fate(fates, "served_at_once") + fate(fates, "served_after_retransmit");
+    trial.ghosts = fate(fates, "ghost_half_open") + fate(fates, "ghost_unknown");
+  }
+  const auto cpu = field.find("server_cpu_s");
+  const double cpu_s = cpu ? cpu->amount() : 0;
+  if (cpu && served > 0) trial.server_cpu_s_per_connection = cpu_s / served;
+  if (const auto rate = field.find("connections_per_second")) trial.connections_per_second = rate->amount();
+  if (const auto depth = field.find("deepest_queue")) trial.deepest_queue = depth->amount();
+  if (const auto latency = field.find("first_byte_s")) {
+    if (const auto p99 = latency->find("p99")) trial.first_byte_p99_s = p99->amount();
+  }
+  return trial;
+}
+
+void add_condition(const Json& json, const std::string& name, std::vector<Condition>& conditions) {
+  Condition& condition = conditions.emplace_back();
+  condition.field = printable(name);
+  condition.value = printable(json.is_string() ? json.get<std::string>() : dump(json));
+  if (json.is_number() && std::isfinite(json.get<double>())) condition.number = json.get<double>();
+}
+
+/// Every field of an object, but for those that are only words about the others.
+void add_conditions(const Field& field, const std::string& prefix, std::vector<Condition>& conditions) {
+  if (!field.json().is_object()) field.fail("an object");
+  for (const auto& [key, value] : field.json().items()) {
+    if (key == "in_words" || key == "why") continue;
+    if (key == "sysctls") {
+      add_conditions(Field(value, field.name() + ".sysctls"), "", conditions);
+    } else {
+      add_condition(value, prefix + key, conditions);
+    }
+  }
+}
+
+/// Whether this is of a tune; else it is of a compare. `name` is what a refusal calls the document.
+bool is_tune(const Json& run, const std::string& name) {
+  const auto schema = run.is_object() ? run.find("schema") : run.end();
+  if (schema == run.end() || !schema->is_string()) {
+    throw RunDocumentError(name + " is not a run of anteroom: no schema");
+  }
+  const auto& text = schema->get_ref<const std::string&>();
+  if (text != kTuneSchema && text != kCompareSchema) {
+    throw RunDocumentError(fmt::format("{} has schema {}; this anteroom reads {} and {}", name,
+                                       printable(text, 60), kTuneSchema, kCompareSchema));
+  }
+  return text == kTuneSchema;
+}
+
+/// How many bytes the UTF-8 character at the beginning has; 0 if there is none.
+std::size_t character_at(std::string_view text) {
+  const auto byte = static_cast<unsigned char>(text.front());
+  const std::size_t length = byte < 0x80   ? 1
+                             : byte < 0xc2 ? 0
+                             : byte < 0xe0 ? 2
+                             : byte < 0xf0 ? 3
+                             : byte < 0xf5 ? 4
+                                           : 0;
+  if (text.size() < length) return 0;
+  const bool is_whole = std::ranges::all_of(text.substr(1, length > 1 ? length - 1 : 0),
+                                            [](char c) { return (c & 0xc0) == 0x80; });
+  return is_whole ? length : 0;
+}
+
+/// U+0000 to U+001F, U+007F, and U+0080 to U+009F, which is ESC and its like in 8 bits.
+bool is_control(std::string_view character) {
+  const auto byte = static_cast<unsigned char>(character.front());
+  if (character.size() == 1) return byte < 0x20 || byte == 0x7f;
+  return byte == 0xc2 && static_cast<unsigned char>(character[1]) < 0xa0;
+}
+
+std::string last_words() { return std::system_category().message(errno); }
+
+/// All of it, or RunDocumentError.
+std::string read_all(const std::string& path, const std::string& name) {
+  const Fd opened(path == "-" ? -1 : ::open(path.c_str(), O_RDONLY | O_CLOEXEC));
+  const int descriptor = path == "-" ? STDIN_FILENO : opened.get();
+  if (descriptor < 0) throw RunDocumentError(fmt::format("cannot read {}: {}", name, last_words()));
+  std::string text;
+  std::vector<char> part(std::size_t{64} << 10);
+  for (;;) {
+    const ssize_t count = ::read(descriptor, part.data(), part.size());
+    if (count < 0 && errno == EINTR) continue;
+    if (count < 0) throw RunDocumentError(fmt::format("cannot read {}: {}", name, last_words()));
+    if (count == 0) return text;
+    text.append(part.data(), static_cast<std::size_t>(count));
+    if (text.size() > kDocumentBytesMax) {
+      throw RunDocumentError(
+          fmt::format("{} is too long for a run: more than {} MiB", name, kDocumentBytesMax >> 20));
+    }
+  }
+}
+
+/// "line 3, column 10", of the byte before which reading ended.
+std::string place(std::string_view text, std::size_t byte) {
+  const std::string_view read = text.substr(0, std::min(byte > 0 ? byte - 1 : 0, text.size()));
+  const std::size_t line_start = read.rfind('\n');
+  return fmt::format("line {}, column {}", std::ranges::count(read, '\n') + 1,
+                     read.size() - (line_start == read.npos ? 0 : line_start + 1) + 1);
+}
+
+Json parse(const std::string& text, const std::string& name) {
+  if (text.empty()) throw RunDocumentError(name + " is empty");
+  const auto not_too_deep = [&](int depth, Json::parse_event_t, const Json&) {
+    if (depth > kDepthMax) {
+      throw RunDocumentError(
+          fmt::format("{} is not a run of anteroom: nested deeper than {}", name, kDepthMax));
+    }
+    return true;
+  };
+  try {
+    return Json::parse(text, not_too_deep);
+  } catch (const Json::parse_error& error) {
+    throw RunDocumentError(fmt::format("{} is no JSON: {}{}", name,
+                                       error.byte > text.size() ? "it ends too early, at " : "",
+                                       place(text, error.byte)));
+  } catch (const Json::exception&) {  // 1e999
+    throw RunDocumentError(name + " is no JSON: it has a number that is too large to be one");
+  }
+}
+
+}  // namespace
+
+bool Latencies::is_lower_bound(std::string_view name) const noexcept {
+  return std::ranges::find(lower_bounds, name) != lower_bounds.end();
+}
+
+double fate(const FateCounts& fates, std::string_view name) noexcept {
+  const auto* const found = std::ranges::find(kFateNames, name);
+  return found == kFateNames.end() ? 0 : fates[static_cast<std::size_t>(found - kFateNames.begin())];
+}
+
+Json read_run(const std::string& path) {
+  const std::string name = path == "-" ? "the standard input" : printable(path);
+  Json run = parse(read_all(path, name), name);
+  is_tune(run, name);
+  try {
+    understand(run);
+  } catch (const RunDocumentError& error) {
+    throw RunDocumentError(fmt::format("{}: {}", name, error.what()));
+  }
+  return run;
+}
+
+RunDocument understand(const Json& run) {
+  RunDocument document{.is_tune = is_tune(run, "the document")};
+  const Field field(run, "");
+  if (const auto version = field.find("version")) document.version = printable(version->text());
+  if (document.is_tune) {
+    const Field recommended = field["recommended"];
+    if (!recommended.is_null()) document.recommended = recommended.backlog();
+    document.target_loss = share_if_any(field, "target_loss");
+  }
+  for (const std::string key : {"load", "machine", "network"}) {
+    add_conditions(field[key.c_str()], key + '.', document.conditions);
+  }
+  if (const auto target = field.find("target")) add_condition(target->json(), "target", document.conditions);
+  document.edges_s = edges_of(field["edges_s"]);
+  const std::size_t bin_count = document.edges_s.size() - 1;
+  field["rows"].each(kRowsMax, [&](const Field& row) { document.rows.push_back(row_of(row, bin_count)); });
+  field["trials"].each(kTrialsMax, [&](const Field& trial) { document.trials.push_back(trial_of(trial)); });
+  return document;
+}
+
+std::string printable(std::string_view text, std::size_t most) {
+  std::string line;
+  for (std::size_t i = 0; i < text.size();) {
+    const std::size_t length = character_at(text.substr(i));
+    const std::string_view character = text.substr(i, std::max<std::size_t>(length, 1));
+    line += length == 0 || is_control(character) ? "?" : character;
+    i += character.size();
+  }
+  if (line.size() <= most) return line;
+  std::size_t end = most > 3 ? most - 3 : 0;
+  while (end > 0 && (static_cast<unsigned char>(line[end]) & 0xc0) == 0x80) --end;  // not within a character
+  return line.substr(0, end) + "...";
+}
+
+}  // namespace anteroom::tool
