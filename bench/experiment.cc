@@ -28,6 +28,9 @@ TrialResult run_or_explain(const Scenario& scenario, const std::atomic<bool>& in
   }
 }
 
+// So many trials in a row that could not even be run, and the next will not be either.
+constexpr int kFailuresMax = 3;
+
 struct Planned {
   Scenario scenario;
   bool may_be_repeated = true;
@@ -50,13 +53,15 @@ class Rounds {
     }
   }
 
-  /// False when interrupted.
+  /// False when interrupted, or when nothing can be run here.
   bool run() {
     while (!plan_.empty()) {
       if (interrupted_.load()) return false;
       const Planned next = plan_.front();
       plan_.pop_front();
       results_.push_back(run_one(next.scenario));
+      could_not_run_ = results_.back().complete ? 0 : could_not_run_ + 1;
+      if (could_not_run_ == kFailuresMax) return false;
       if (interrupted_.load()) {
         if (!results_.back().complete) results_.pop_back();
         return false;
@@ -89,6 +94,7 @@ class Rounds {
   const std::function<void(const ExperimentProgress&)>& progress_;
   std::deque<Planned> plan_;
   std::vector<TrialResult> results_;
+  int could_not_run_ = 0;  // in a row
 };
 
 }  // namespace

@@ -37,7 +37,7 @@ struct TrialBoard {
 
   RoadKind road = RoadKind::kShared;  ///< (host)
   char why_not_better[160] = "";      ///< why the road is no pair (host)
-  char failure[192] = "";             ///< why there was no trial (whoever failed)
+  char failure[400] = "";             ///< why there was no trial (whoever failed)
   char sysctls[640] = "";             ///< in force on the server's side, "name=value\n" each (host)
   bool syncookies = true;             ///< the sysctl, on the server's side (host)
   bool abort_on_overflow = false;     ///< the sysctl, on the server's side (host)

@@ -11,9 +11,11 @@
 #include <set>
 #include <sstream>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "output.h"
+#include "support/own_network.h"
 #include "support/program.h"
 #include "table.h"
 
@@ -179,6 +181,181 @@ TEST_F(Tool, EndsWithWhatItHasWhenInterrupted) {
   const Json json = Json::parse(std::ifstream(file));
   EXPECT_EQ(json.at("interrupted"), true);
   EXPECT_LT(json.at("trials").size(), 1000U);
+}
+
+/// Processes, other than this one, that have that word in their command line: ours are forked and keep it.
+int processes_with(const std::string& word) {
+  int count = 0;
+  for (const auto& entry : std::filesystem::directory_iterator("/proc")) {
+    const std::string pid = entry.path().filename().string();
+    if (pid.find_first_not_of("0123456789") != std::string::npos || pid == std::to_string(::getpid()))
+      continue;
+    std::ifstream file(entry.path() / "cmdline");
+    std::stringstream text;
+    text << file.rdbuf();
+    if (text.str().find(word) != std::string::npos) ++count;
+  }
+  return count;
+}
+
+TEST_F(Tool, LeavesNoProcessBehindHoweverItEnds) {
+  for (const int signal : {SIGINT, SIGTERM, SIGKILL}) {
+    const std::string file = path("ended-by-" + std::to_string(signal));
+    Program program(
+        {kAnteroom, "tune", "--rate", "1000", "--stall", "0s", "--repeat", "1000", "--csv", file});
+    program.read_line();
+    const auto give_up = std::chrono::steady_clock::now() + 20s;
+    while (processes_with(file) < 4 && std::chrono::steady_clock::now() < give_up)
+      std::this_thread::sleep_for(1ms);  // until a trial is under way: host, server and swarm
+    EXPECT_GE(processes_with(file), 4);
+    program.signal(signal);
+    program.wait(10s);
+    while (processes_with(file) > 0 && std::chrono::steady_clock::now() < give_up)
+      std::this_thread::sleep_for(1ms);
+    EXPECT_EQ(processes_with(file), 0) << "after signal " << signal;
+  }
+}
+
+/// A run that is over soon.
+std::vector<std::string> short_run(std::vector<std::string> more) {
+  std::vector<std::string> words{"tune", "--rate",    "2000",   "--clients", "300", "--stall",
+                                 "50ms", "--backlog", "16,512", "--repeat",  "2",   "-q"};
+  words.insert(words.end(), more.begin(), more.end());
+  return words;
+}
+
+TEST_F(Tool, WritesATableAndAPageAndReadsItsOwnRunsAgain) {
+  const std::string json = path("run.json");
+  const std::string csv = path("run.csv");
+  const std::string page = path("run.html");
+  const Outcome outcome = run(short_run({"--json", json, "--csv", csv, "--report", page, "--seed", "5"}));
+  ASSERT_TRUE(outcome.status == 0 || outcome.status == 3) << outcome.errors;
+  std::string heading;
+  std::getline(std::ifstream(csv), heading);
+  EXPECT_NE(heading.find("lost_first_syn"), std::string::npos);
+  EXPECT_GT(std::filesystem::file_size(page), 100'000U);
+
+  const Outcome again = run({"report", json, "-o", path("again.html")});
+  EXPECT_EQ(again.status, 0) << again.errors;
+  EXPECT_EQ(again.output, path("again.html") + "\n");
+  const auto text = [](const std::string& file) {
+    std::stringstream all;
+    all << std::ifstream(file).rdbuf();
+    return all.str();
+  };
+  EXPECT_EQ(text(path("again.html")), text(page)) << "the same run is the same page";
+  EXPECT_EQ(run({"report", json, "--csv", "-"}).output, text(csv));
+
+  EXPECT_EQ(run({"report", json, "--fail-if", "lost@16>0"}).status, 4);
+  EXPECT_EQ(run({"report", json, "--fail-if", "lost@16>99%"}).status, 0);
+  EXPECT_NE(run({"report", json, "--fail-if", "p99@16>1us"}).errors.find("p99"), std::string::npos);
+
+  const Outcome same = run({"diff", json, json});
+  EXPECT_EQ(same.status, 0);
+  EXPECT_EQ(same.output.find("worse"), std::string::npos) << same.output;
+  EXPECT_EQ(Json::parse(run({"diff", json, json, "--json", "-"}).output).at("schema"), "anteroom.diff/1");
+
+  const Json twice = Json::parse(run(short_run({"--json", "-", "--seed", "5"})).output);
+  const Json once = Json::parse(std::ifstream(json));
+  std::set<std::uint64_t> seeds_once;
+  std::set<std::uint64_t> seeds_twice;
+  for (const Json& trial : once.at("trials")) seeds_once.insert(trial.at("seed").get<std::uint64_t>());
+  for (const Json& trial : twice.at("trials")) seeds_twice.insert(trial.at("seed").get<std::uint64_t>());
+  EXPECT_EQ(seeds_once, seeds_twice) << "one seed, one schedule";
+}
+
+TEST_F(Tool, EndsWithFourIfTheRunBreaksARule) {
+  const Outcome broken = run(short_run({"--fail-if", "lost@16>0"}));
+  ASSERT_TRUE(broken.status == 4 || broken.status == 3) << broken.errors;
+  if (broken.status == 4) {
+    EXPECT_NE(broken.errors.find("at backlog 16"), std::string::npos) << broken.errors;
+  }
+  const Outcome kept = run(short_run({"--fail-if", "lost@512>0"}));
+  EXPECT_TRUE(kept.status == 0 || kept.status == 3) << kept.errors;
+}
+
+TEST_F(Tool, TakesItsLoadFromAProfile) {
+  const std::string file = path("profile.json");
+  std::ofstream(file) << R"({"schema": "anteroom.profile/1", "for_s": 10, "rate": 1500, "dispersion": 2,
+    "stalls": [{"at_s": 1, "length_s": 0.02}, {"at_s": 5, "length_s": 0.05}]})";
+  const Outcome outcome =
+      run({"tune", "--profile", file, "--backlog", "1024", "--repeat", "1", "--json", "-"});
+  const Json load = Json::parse(outcome.output).at("load");
+  EXPECT_EQ(load.at("arrival"), "poisson");
+  EXPECT_EQ(load.at("rate"), 1500);
+  EXPECT_EQ(load.at("dispersion"), 2);
+  EXPECT_DOUBLE_EQ(load.at("stall_s").get<double>(), 0.05);
+  EXPECT_DOUBLE_EQ(load.at("stall_every_s").get<double>(), 1) << "an hour need not be waited out";
+  for (const char* text :
+       {"[]", "{", R"({"schema": "anteroom.tune/2"})", R"({"schema": "anteroom.profile/1"})",
+        R"({"schema": "anteroom.profile/1", "rate": "fast"})",
+        R"({"schema": "anteroom.profile/1", "rate": 5, "stalls": 7})",
+        R"({"schema": "anteroom.profile/1", "rate": 5, "stalls": [{"length_s": -1}]})"}) {
+    std::ofstream(file) << text;
+    const Outcome refused = run({"tune", "--profile", file});
+    EXPECT_EQ(refused.status, 2) << text;
+    EXPECT_NE(refused.errors.find(file), std::string::npos) << refused.errors;
+    EXPECT_EQ(std::count(refused.errors.begin(), refused.errors.end(), '\n'), 1) << refused.errors;
+  }
+}
+
+/// Moves this process, a child that is about to become one of our programs, into a user namespace that may
+/// have no network namespace of its own, as in many containers. False if that cannot be had.
+bool enter_container(int flags) {
+  const std::string map = "0 " + std::to_string(::getuid()) + " 1";
+  return ::unshare(CLONE_NEWUSER | flags) == 0 && test::write_file("/proc/self/uid_map", map) &&
+         test::write_file("/proc/sys/user/max_net_namespaces", "0");
+}
+
+Outcome run_in_a_container(std::vector<std::string> words) {
+  words.insert(words.begin(), kAnteroom);
+  Program program(std::move(words), [] {
+    if (!enter_container(0)) ::_exit(77);
+  });
+  const int status = program.wait(60s);
+  return {status, program.output, program.errors};
+}
+
+TEST_F(Tool, RunsWithoutNamespacesAndSaysWhatThatCosts) {
+  const std::string file = path("shared.json");
+  const Outcome outcome = run_in_a_container(short_run({"--json", file}));
+  if (outcome.status == 77) GTEST_SKIP() << "no user namespace to do without others in";
+  EXPECT_TRUE(outcome.status == 0 || outcome.status == 3) << outcome.errors;
+  const Json json = Json::parse(std::ifstream(file));
+  EXPECT_EQ(json.at("network").at("kind"), "shared");
+  EXPECT_NE(json.at("notes").dump().find("machine's own loopback"), std::string::npos) << json.at("notes");
+
+  const Outcome refused = run_in_a_container(short_run({"--rtt", "10ms"}));
+  EXPECT_EQ(refused.status, 1);
+  EXPECT_NE(refused.errors.find("needs a private network"), std::string::npos) << refused.errors;
+  EXPECT_EQ(refused.output, "");
+}
+
+TEST_F(Tool, SaysThatNoPortIsFree) {
+  // A network with one local port, which the listener takes.
+  Program program({kAnteroom, "tune", "--rate", "1000", "--clients", "50", "--stall", "20ms", "--backlog",
+                   "64", "--repeat", "1"},
+                  [] {
+                    if (!enter_container(CLONE_NEWNET) || !test::bring_loopback_up() ||
+                        !test::write_file("/proc/sys/net/ipv4/ip_local_port_range", "40000 40000"))
+                      ::_exit(77);
+                  });
+  const int status = program.wait(60s);
+  if (status == 77) GTEST_SKIP() << "no user namespace to take the ports of";
+  EXPECT_EQ(status, 3) << program.output << program.errors;
+  EXPECT_NE(program.output.find("ran out of local ports"), std::string::npos) << program.output;
+  EXPECT_NE(program.output.find("ip_local_port_range"), std::string::npos) << "and what helps";
+}
+
+TEST_F(Tool, PlaysMoreClientsThanAProcessHasDescriptors) {
+  Program program({"/usr/bin/prlimit", "--nofile=256:256", kAnteroom, "tune", "--burst", "1000", "--stall",
+                   "50ms", "--backlog", "2048", "--repeat", "1", "--json", "-"});
+  const int status = program.wait(60s);
+  EXPECT_TRUE(status == 0 || status == 3) << program.errors;
+  for (const Json& trial : Json::parse(program.output).at("trials")) {
+    EXPECT_EQ(trial.at("fates").at("no_descriptor"), 0);
+    EXPECT_TRUE(trial.at("balanced").get<bool>()) << trial.at("problems");
+  }
 }
 
 TEST_F(Tool, SaysThatTheDiskIsFullAndKeepsTheOldFile) {

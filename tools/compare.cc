@@ -250,6 +250,8 @@ void print_loops(const std::vector<Summary>& rows, const Terminal& terminal) {
 }
 
 void print_result(const Run& run, const Json& document) {
+  if (std::ranges::none_of(run.trials, &TrialResult::complete) && !run.interrupted)
+    return;  // finish() says why
   const Terminal terminal = Terminal::of(STDOUT_FILENO);
   const std::vector<Summary> all = bench::summarize(run.trials);
   for (const int backlog : run.command.backlogs) {
@@ -261,8 +263,14 @@ void print_result(const Run& run, const Json& document) {
     fmt::print("{}\n{}\n", terminal.bold("backlog " + print_backlog(backlog)), compare_table(rows, terminal));
   }
   print_loops(all, terminal);
-  if (run.command.backlogs.size() > 1 && !document["rows"].empty())
-    fmt::print("{}\n", curve(document, terminal));
+  if (run.command.backlogs.size() > 1) {
+    Json open = document;  // a closed loop has no schedule, and its losses say nothing
+    open["rows"] = Json::array();
+    for (const Json& row : document["rows"]) {
+      if (row["loop"] == "open") open["rows"].push_back(row);
+    }
+    if (!open["rows"].empty()) fmt::print("{}\n", curve(open, terminal));
+  }
   fmt::print("{}\n", terminal.bold("verdict"));
   print_verdicts(run, terminal);
   print_theory(all);

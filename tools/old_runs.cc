@@ -59,7 +59,8 @@ int report(const OldRun& run) try {
 }
 
 int diff(const OldRuns& runs) try {
-  const Diff changes = diff(read_run(runs.before), read_run(runs.after));
+  const Json before = read_run(runs.before);
+  const Diff changes = diff(before, read_run(runs.after));
   if (!runs.json.empty()) return write(runs.json, print(diff_json(changes)));
   return write("-", print_diff(changes, Terminal::of(STDOUT_FILENO)));
 } catch (const RunDocumentError& error) {

@@ -178,7 +178,8 @@ void print_heading(std::string_view verb, const ExperimentCommand& command) {
 std::vector<std::string> notes(const Run& run) {
   std::vector<std::string> notes;
   if (run.interrupted)
-    notes.push_back(fmt::format("interrupted after {}", runs(static_cast<int>(run.trials.size()))));
+    notes.push_back(
+        fmt::format("interrupted after {}: not to be trusted", runs(static_cast<int>(run.trials.size()))));
   note_void_trials(run.trials, notes);
   note_network(run.trials, notes);
   note_clumps(run.trials, notes);
@@ -195,15 +196,16 @@ std::string reason(const Advice& advice, const Terminal& terminal) {
     text += fmt::format(" (the law says {}: {}/s x {} without an accept)", number(*advice.predicted_depth),
                         number(advice.rate), short_duration(advice.longest_wait, terminal));
   }
+  const std::string wanted = with_commas(static_cast<std::uint64_t>(advice.recommended));
   if (advice.confirmed) {
     text += fmt::format(
-        "; {} is the smallest that we are 95 % sure loses at most {} of the first SYNs (target {}), and has "
-        "{:.0f} % more room than that queue took",
-        with_commas(static_cast<std::uint64_t>(advice.recommended)), share(advice.loss_upper),
-        share(advice.target_loss), advice.headroom() * 100);
+        "; {} is the smallest tried that has room to spare ({:.0f} % more than that) and whose loss meets "
+        "the "
+        "target: at most {} of the first SYNs, 95 % sure ({} asked for)",
+        wanted, advice.headroom() * 100, share(advice.loss_upper), share(advice.target_loss));
   } else {
-    text += fmt::format("; {} holds {:.0f} % more than that, but no trial has confirmed it",
-                        with_commas(static_cast<std::uint64_t>(advice.recommended)), advice.headroom() * 100);
+    text += fmt::format("; {} holds {:.0f} % more than that, but no trial has confirmed it", wanted,
+                        advice.headroom() * 100);
   }
   switch (advice.model_needs.dominant()) {
     case bench::Term::kStall:
@@ -230,7 +232,7 @@ std::vector<Limit> limits_for(const ExperimentCommand& command, const Advice& ad
   rlimit descriptors{};
   if (::getrlimit(RLIMIT_NOFILE, &descriptors) == 0) {
     const auto needed = static_cast<std::uint64_t>(advice.deepest_queue.most) + 64;
-    limits.push_back({.name = "descriptors of the server",
+    limits.push_back({.name = "the limit of descriptors",
                       .now = descriptors.rlim_max,
                       .needed = needed,
                       .command = descriptors.rlim_max >= needed ? "" : fmt::format("ulimit -n {}", needed)});

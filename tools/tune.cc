@@ -71,6 +71,8 @@ void print_limits(const ExperimentCommand& command, const Advice& advice) {
 }
 
 void print_result(const Run& run, const Advice& advice, const Json& document) {
+  if (std::ranges::none_of(run.trials, &TrialResult::complete) && !run.interrupted)
+    return;  // finish() says why
   const Terminal terminal = Terminal::of(STDOUT_FILENO);
   fmt::print("{}", tune_table(bench::summarize(run.trials), advice.recommended, terminal));
   fmt::print("{}", terminal.dim(wrapped(kHint, static_cast<std::size_t>(std::min(terminal.columns, 110)))));
@@ -129,9 +131,7 @@ int tune(const ExperimentCommand& command, const std::atomic<bool>& interrupted)
   const Json document = tune_document(run, advice);
   if (prints) {
     print_result(run, advice, document);
-    if (run.interrupted)
-      fmt::print("interrupted after {}: not to be trusted\n", runs(static_cast<int>(run.trials.size())));
-  } else if (!is_trusted) {
+  } else if (!is_trusted && std::ranges::any_of(run.trials, &TrialResult::complete)) {
     fmt::print(stderr, "anteroom: {}\n",
                advice.found() ? "the answer is not to be trusted: " + reason(advice, {})
                               : why_none(run.trials, advice));

@@ -29,7 +29,8 @@ struct ExperimentOptions {
 
 /// Runs each scenario `repeat` times, all of them interleaved at random, each in processes and a network of
 /// its own. All scenarios of a round have the same schedule. A void trial is run once more, and stays in the
-/// results; nothing is dropped silently. After an interruption: what there is.
+/// results; nothing is dropped silently. After an interruption, or three trials in a row that could not be
+/// run: what there is.
 std::vector<TrialResult> run_experiment(const std::vector<Scenario>& scenarios,
                                         const ExperimentOptions& options,
                                         const std::atomic<bool>& interrupted,

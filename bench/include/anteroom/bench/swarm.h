@@ -18,7 +18,8 @@ namespace anteroom::bench {
 struct SwarmPlan {
   Endpoint server;
   /// The clients' own addresses: sources_for(records.size()) of them. With none the kernel picks, which is
-  /// cheaper, and enough for a server that closes first: the ports of one address are then free again at once.
+  /// cheaper, and enough for a server that closes first: the ports of one address are then free again at
+  /// once.
   std::vector<Endpoint> sources;
   /// All clients of the trial, `intended_ns` set and ascending. This swarm plays number `first`, `first +
   /// step`, ...
