@@ -29,18 +29,18 @@ using bench::ServerKind;
 using bench::Summary;
 using bench::TrialResult;
 
-constexpr double kAlpha = 0.05;
+constexpr double kSignificance = 0.05;
 // A closed loop makes as many connections as it can: more than this in a second was never seen here.
 constexpr double kClosedRateMax = 60'000;
 constexpr int kClosedClientsMax = 1'000'000;
 
-struct Metric {
+struct RunMetric {
   const char* name;
   std::function<double(const TrialResult&)> of;
 };
 
-const std::vector<Metric>& metrics() {
-  static const std::vector<Metric> all{
+const std::vector<RunMetric>& metrics() {
+  static const std::vector<RunMetric> all{
       {"connections_per_second", [](const TrialResult& t) { return t.connections_per_second; }},
       {"lost_first_syn", [](const TrialResult& t) { return t.lost_share(); }},
       {"first_byte_p99_s",
@@ -52,7 +52,7 @@ const std::vector<Metric>& metrics() {
 }
 
 std::vector<double> values(const std::vector<TrialResult>& trials, std::size_t place, int backlog, Loop loop,
-                           const std::vector<std::size_t>& places, const Metric& metric) {
+                           const std::vector<std::size_t>& places, const RunMetric& metric) {
   std::vector<double> all;
   for (std::size_t i = 0; i < trials.size(); ++i) {
     const TrialResult& trial = trials[i];
@@ -83,7 +83,7 @@ std::vector<std::size_t> places_of(const std::vector<ServerKind>& servers,
 }
 
 std::string verdict_of(double p_holm, const std::optional<double>& ratio) {
-  if (p_holm > kAlpha) return "no difference seen";
+  if (p_holm > kSignificance) return "no difference seen";
   return ratio.value_or(2) > 1 ? "more" : "less";
 }
 
@@ -96,7 +96,7 @@ std::vector<ComparisonRow> compare_by_runs(const ExperimentCommand& command,
   for (const int backlog : command.backlogs) {
     for (const Loop loop : command.loops) {
       for (std::size_t server = 1; server < command.servers.size(); ++server) {
-        for (const Metric& metric : metrics()) {
+        for (const RunMetric& metric : metrics()) {
           const auto mine = values(trials, server, backlog, loop, places, metric);
           const auto base = values(trials, 0, backlog, loop, places, metric);
           if (mine.empty() || base.empty()) continue;

@@ -33,10 +33,6 @@ using bench::TrialResult;
 // unseen.
 constexpr std::uint32_t kClumpMax = 1000;
 
-std::string number(double value) {
-  return with_commas(static_cast<std::uint64_t>(std::llround(std::max(value, 0.0))));
-}
-
 std::string arrival_in_words(const Scenario& load) {
   switch (load.arrival) {
     case Arrival::kPoisson:
@@ -142,7 +138,7 @@ std::string load_in_words(const Scenario& load) {
                ? fmt::format("{} clients call within {}", clients, bench::print_duration(load.burst_within))
                : fmt::format("{} clients call all at once", clients);
   } else {
-    text = fmt::format("{} clients call, {} a second{}", clients, number(load.rate), arrival_in_words(load));
+    text = fmt::format("{} clients call, {} a second{}", clients, whole(load.rate), arrival_in_words(load));
   }
   if (load.burst > 0) {
     text += fmt::format(", and about every {} {} at once", bench::print_duration(load.burst_every),
@@ -191,10 +187,10 @@ std::vector<std::string> notes(const Run& run) {
 
 std::string reason(const Advice& advice, const Terminal& terminal) {
   std::string text = fmt::format("where nobody was turned away the queue was at most {} deep, in {}",
-                                 number(advice.deepest_queue.most), runs(advice.lossless_trials));
+                                 whole(advice.deepest_queue.most), runs(advice.lossless_trials));
   if (advice.predicted_depth) {
-    text += fmt::format(" (the law says {}: {}/s x {} without an accept)", number(*advice.predicted_depth),
-                        number(advice.rate), short_duration(advice.longest_wait, terminal));
+    text += fmt::format(" (the law says {}: {}/s x {} without an accept)", whole(*advice.predicted_depth),
+                        whole(advice.rate), short_duration(advice.longest_wait, terminal));
   }
   const std::string wanted = with_commas(static_cast<std::uint64_t>(advice.recommended));
   if (advice.confirmed) {

@@ -77,10 +77,6 @@ class Table {
   int margin_;
 };
 
-std::string number(double value) {
-  return with_commas(static_cast<std::uint64_t>(std::llround(std::max(value, 0.0))));
-}
-
 /// Of the best run and the worst: one where they are alike.
 std::string range(const std::string& best, const std::string& worst) {
   return best == worst ? best : best + " to " + worst;
@@ -104,15 +100,15 @@ std::vector<Column> common_columns(const Terminal& terminal) {
        },
        9},
       {"model", [](const Summary& row) { return row.forecast_loss ? share(*row.forecast_loss) : "-"; }, 6},
-      {"ghosts", [](const Summary& row) { return range(number(row.ghosts.least), number(row.ghosts.most)); },
+      {"ghosts", [](const Summary& row) { return range(whole(row.ghosts.least), whole(row.ghosts.most)); },
        7},
       latency("first byte p50", 0.5, 2, terminal),
       latency("p99", 0.99, 8, terminal),
       latency("p99.9", 0.999, 3, terminal),
       latency("max", 1.0, 4, terminal),
-      {"conn/s", [](const Summary& row) { return number(row.connections_per_second.median); }, 5},
-      {"deepest queue", [](const Summary& row) { return number(row.deepest_queue.most); }, 10},
-      {"overflows", [](const Summary& row) { return number(row.overflows.median); }, 5},
+      {"conn/s", [](const Summary& row) { return whole(row.connections_per_second.median); }, 5},
+      {"deepest queue", [](const Summary& row) { return whole(row.deepest_queue.most); }, 10},
+      {"overflows", [](const Summary& row) { return whole(row.overflows.median); }, 5},
   };
 }
 
@@ -126,6 +122,10 @@ std::string with_commas(std::uint64_t value) {
   std::string text = fmt::to_string(value);
   for (std::size_t place = 3; place < text.size(); place += 4) text.insert(text.size() - place, 1, ',');
   return text;
+}
+
+std::string whole(double value) {
+  return with_commas(static_cast<std::uint64_t>(std::llround(std::max(value, 0.0))));
 }
 
 std::string short_duration(std::chrono::nanoseconds duration, const Terminal& terminal) {
@@ -152,8 +152,8 @@ std::string tune_table(const std::vector<Summary>& rows, int recommended, const 
   std::vector<Column> columns = common_columns(terminal);
   if (std::ranges::any_of(rows, [](const Summary& row) { return row.stall_loss.has_value(); })) {
     columns.push_back(
-        {"in the stall", [](const Summary& row) { return number(row.first_stall_drops.median); }, 1});
-    columns.push_back({"law", [](const Summary& row) { return number(row.stall_loss.value_or(0)); }, 1});
+        {"in the stall", [](const Summary& row) { return whole(row.first_stall_drops.median); }, 1});
+    columns.push_back({"law", [](const Summary& row) { return whole(row.stall_loss.value_or(0)); }, 1});
   }
   columns.insert(columns.begin(),
                  {"backlog", [](const Summary& row) { return print_backlog(row.scenario.backlog); }, 99});

@@ -15,6 +15,8 @@ namespace anteroom::tool {
 std::string print_backlog(int backlog);
 /// 12,345
 std::string with_commas(std::uint64_t number);
+/// The nearest whole number, with commas; 0 for what is negative.
+std::string whole(double value);
 /// "1.02 s", "87 us" (µ where the terminal can): three digits.
 std::string short_duration(std::chrono::nanoseconds duration, const Terminal& terminal);
 /// "19.9 %", "0", "< 0.1 %".
