@@ -27,11 +27,11 @@ void run_burst(benchmark::State& state, ServerKind server, int backlog) {
     state.SetIterationTime(seconds);
     state.counters["conn/s"] = trial.connections_per_second;
     state.counters["lost_first_syn"] = trial.lost_first_syn;
-    state.counters["ghosts"] = trial.fates[Fate::kGhost];
+    state.counters["ghosts"] = trial.fates.ghosts();
     state.counters["p99_ms"] =
         std::chrono::duration<double, std::milli>(trial.first_byte.percentile(0.99)).count();
     state.counters["deepest_queue"] = trial.deepest_queue;
-    state.counters["overflows"] = static_cast<double>(trial.counters.listen_overflows);
+    state.counters["overflows"] = static_cast<double>(trial.entries.listen_overflows);
   }
 }
 
