@@ -146,6 +146,7 @@ std::vector<nanoseconds> schedule(const Scenario& scenario) {
       bursts.pop();
     }
   }
+  std::ranges::sort(times);  // two long bursts may overlap
   return times;
 }
 

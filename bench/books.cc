@@ -14,6 +14,7 @@ std::vector<Account> keep_books(const BookEntries& e) {
   const std::int64_t synacks = !e.is_private     ? 0
                                : e.has_two_sides ? e.server_syn_retransmits
                                                  : e.server_syn_retransmits - e.syn_retransmits;
+  const std::int64_t lost = e.softnet_drops + e.lost_on_the_road;
   const std::int64_t resets = e.abort_on_overflow ? e.reset_before_accept : 0;
   books.push_back(
       {.name = "drops",
@@ -22,7 +23,7 @@ std::vector<Account> keep_books(const BookEntries& e) {
            "SYN_SENT, ghosts, SYN-ACKs sent again",
        .left = drops,
        .right = e.syn_retransmits + e.in_syn_sent + e.ghosts + synacks + resets,
-       .allowed_from = -e.softnet_drops - 2 * e.lost_on_the_road,
+       .allowed_from = -lost - (lost > 0 ? std::max<std::int64_t>(synacks, 0) : 0),
        .allowed_to = 0});
   if (!e.is_private) return books;
 

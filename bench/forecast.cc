@@ -16,6 +16,9 @@ double places_of(int backlog) noexcept { return backlog == kUnlimitedBacklog ? 1
 // A server that is slower than its load needs more places than there are.
 constexpr double kNoQueueIsEnough = 1e9;
 
+// A swarm calls at once about so fast; a stall has to last longer than that for a burst to meet it whole.
+constexpr double kLaunchPerClientS = 50e-6;
+
 bool has_stall(const Scenario& scenario) noexcept { return scenario.stall > nanoseconds(0); }
 
 double period_s(const Scenario& scenario) noexcept {
@@ -26,13 +29,34 @@ double dispersion_of(const Scenario& scenario) noexcept {
   return scenario.arrival == Arrival::kSteady ? 0 : scenario.dispersion;
 }
 
+double stall_within_load_s(const Scenario& scenario) noexcept;
+
 /// How many lose their place in one stall on average.
 double lost_in_a_stall(const Scenario& scenario, double rate, double places) noexcept {
   const StallLoad load{.rate = rate,
-                       .stall_s = in_seconds(scenario.stall),
+                       .stall_s = stall_within_load_s(scenario),
                        .every_s = std::max(period_s(scenario), in_seconds(scenario.stall)),
                        .dispersion = dispersion_of(scenario)};
   return stall_loss_share(load, places) * load.rate * load.every_s;
+}
+
+/// How long a stall is within the load: the only one of a load may outlast it.
+double stall_within_load_s(const Scenario& scenario) noexcept {
+  const double stall_s = in_seconds(scenario.stall);
+  if (scenario.stall_every > nanoseconds(0)) return stall_s;
+  return std::min(stall_s, in_seconds(scenario.load_length()) * 3 / 4);  // it begins a quarter into it
+}
+
+/// Whether what comes in a stall is nearly normal, and whom one stall turns away comes back in no other.
+bool is_for_the_stall_model(const Scenario& scenario) noexcept {
+  const double mean = scenario.rate * in_seconds(scenario.stall);
+  const double deviation = std::sqrt(dispersion_of(scenario) * mean);
+  // SYNs that are under way when the queue fills become ghosts: few, as long as the stall is much longer.
+  const bool is_near = scenario.rtt * 10 <= scenario.stall;
+  const bool has_few_bursts = scenario.burst == 0 || scenario.burst_every >= scenario.stall;
+  const bool is_mixed = scenario.arrival != Arrival::kOnOff ||
+                        (scenario.stall_every > nanoseconds(0) && scenario.stall * 2 <= scenario.on);
+  return is_near && has_few_bursts && is_mixed && (deviation == 0 || deviation * 2 < mean);
 }
 
 /// A stall that may hold one of the bursts that come on top, or fall into a time that is on.
@@ -64,7 +88,7 @@ int servers_of(const Scenario& scenario) noexcept {
     case ServerKind::kBlocking:
       return 1;
     case ServerKind::kPool:
-      return scenario.threads;
+      return waits || scenario.handler.kind == Handling::kBlock ? scenario.threads : 0;  // else processors
     case ServerKind::kReactor:
     case ServerKind::kAcceptOne:
       return waits ? 0 : 1;
@@ -96,10 +120,11 @@ std::optional<Forecast> forecast(const Scenario& scenario, double accepts_per_s)
   if (scenario.arrival == Arrival::kBurst) {
     const double within_s = in_seconds(scenario.burst_within);
     const double stall_s = in_seconds(scenario.stall);
-    if (stall_s <= within_s && within_s == 0) return std::nullopt;  // a race
-    if (has_handler) return std::nullopt;
+    if (has_handler || scenario.rtt > nanoseconds(0)) return std::nullopt;
+    const double launch_s = std::max(within_s, scenario.clients * kLaunchPerClientS);
+    if (within_s == 0 && stall_s <= launch_s) return std::nullopt;  // a race
     // Nobody is accepted while the stall lasts; after it the rest of the burst comes at its pace.
-    if (stall_s >= within_s)
+    if (stall_s > launch_s)
       return Forecast{.model = "burst", .loss = burst_loss_share(scenario.clients, 0, 0, places)};
     if (stall_s > 0) return std::nullopt;
     return Forecast{.model = "burst",
@@ -111,12 +136,16 @@ std::optional<Forecast> forecast(const Scenario& scenario, double accepts_per_s)
     if (servers == 0 || has_stall(scenario) || scenario.arrival != Arrival::kPoisson || scenario.burst > 0 ||
         scenario.dispersion != 1)
       return std::nullopt;
-    const double service_s = in_seconds(scenario.handler.time) + (accepts_per_s > 0 ? 1 / accepts_per_s : 0);
+    // What it computes is in the processor's time of a connection already.
+    const bool computes = scenario.handler.kind == Handling::kCompute && accepts_per_s > 0;
+    const double service_s =
+        (computes ? 0 : in_seconds(scenario.handler.time)) + (accepts_per_s > 0 ? 1 / accepts_per_s : 0);
     return Forecast{.model = servers == 1 ? "M/M/1/K" : "M/M/c/K",
                     .loss = mmck_loss(scenario.rate * service_s, servers, servers + places)};
   }
   if (scenario.arrival == Arrival::kRamp) return std::nullopt;
   if (has_stall(scenario)) {
+    if (!is_for_the_stall_model(scenario)) return std::nullopt;
     return Forecast{.model = scenario.burst > 0 ? "stall and bursts" : "stall",
                     .loss = loss_by_stalls(scenario, places)};
   }
@@ -141,8 +170,9 @@ Needs needs(const Scenario& scenario, double accepts_per_s, double loss) {
     const double accepting_s = std::max(in_seconds(scenario.burst_within) - in_seconds(scenario.stall), 0.0);
     all.burst = burst_places(burst, accepting_s, accepts_per_s);
   }
-  const bool holds_the_server = scenario.handler.kind != Handling::kNone &&
-                                (servers_of(scenario) > 0 || scenario.handler.kind != Handling::kWait);
+  const bool holds_the_server = scenario.handler.kind == Handling::kBlock ||
+                                (scenario.handler.kind == Handling::kWait &&
+                                 servers_of(scenario) > 0);  // computing is in accepts_per_s
   if (scenario.rate > 0 && accepts_per_s > 0) {
     const double service_s = 1 / accepts_per_s + (holds_the_server ? in_seconds(scenario.handler.time) : 0);
     const double servers = scenario.server == ServerKind::kPool ? scenario.threads : 1;

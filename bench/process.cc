@@ -73,7 +73,11 @@ bool Child::has_ended(int options) noexcept {
   if (ended) return true;
   rusage usage{};
   int status = 0;
-  if (::wait4(pid, &status, options, &usage) != pid) return false;
+  pid_t waited = -1;
+  do {
+    waited = ::wait4(pid, &status, options, &usage);
+  } while (waited < 0 && errno == EINTR);
+  if (waited != pid) return false;
   cpu = cpu_ns(usage);
   return ended = true;
 }

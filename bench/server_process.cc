@@ -139,15 +139,14 @@ class LoopStall {
 /// One reactor with its listener.
 class ReactorServer {
  public:
-  ReactorServer(Listener listener, int accepts_per_turn_max, const AcceptStall& stall, Service& service,
-                SharedTrial* shared)
+  ReactorServer(Listener listener, int accepts_per_turn_max, Service& service, SharedTrial* shared)
       : service_(service),
         observer_(shared),
         acceptor_(reactor_, std::move(listener), {.open = [this](Connection& guest) { greet(guest); }},
-                  {.accepts_per_turn_max = accepts_per_turn_max}),
-        stall_(reactor_, stall) {}
+                  {.accepts_per_turn_max = accepts_per_turn_max}) {}
 
-  void run() {
+  void run(const AcceptStall& stall) {
+    const LoopStall loop_stall(reactor_, stall);
     reactor_.run();
     const AcceptorStats& stats = acceptor_.stats();
     observer_.note({.accepted = stats.accepted,
@@ -183,7 +182,6 @@ class ReactorServer {
   Observer observer_;
   std::map<ChannelId, Timer> waiting_;
   Acceptor acceptor_;
-  LoopStall stall_;
 };
 
 sigset_t sigterm() {
@@ -199,29 +197,41 @@ void wait_for_sigterm() {
   ::sigwait(&mask, &signal);
 }
 
-void serve_with_reactors(const Scenario& scenario, std::vector<Listener> listeners, const AcceptStall& stall,
+/// Told when a server is ready; returns when it is not to accept.
+using Ready = std::function<AcceptStall()>;
+
+void serve_with_reactors(const Scenario& scenario, std::vector<Listener> listeners, const Ready& ready,
                          Service& service, SharedTrial* shared) {
   const int accepts = scenario.server == ServerKind::kAcceptOne ? 1 : AcceptorOptions().accepts_per_turn_max;
   std::vector<std::unique_ptr<ReactorServer>> servers;
   for (Listener& listener : listeners)
-    servers.push_back(std::make_unique<ReactorServer>(std::move(listener), accepts, stall, service, shared));
-  std::vector<std::jthread> threads;
-  for (std::size_t i = 1; i < servers.size(); ++i)
-    threads.emplace_back([&server = *servers[i]] { server.run(); });
-  const std::jthread waits_for_the_end([&servers] {
-    wait_for_sigterm();
+    servers.push_back(std::make_unique<ReactorServer>(std::move(listener), accepts, service, shared));
+  const auto stop_all = [&servers] {
     for (const auto& server : servers) server->stop();
-  });
-  servers.front()->run();
+  };
+  const AcceptStall stall = ready();
+  std::vector<std::jthread> threads;
+  try {
+    for (std::size_t i = 1; i < servers.size(); ++i)
+      threads.emplace_back([&server = *servers[i], &stall] { server.run(stall); });
+    threads.emplace_back([&stop_all] {
+      wait_for_sigterm();
+      stop_all();
+    });
+  } catch (...) {
+    stop_all();  // or they would be waited for in vain
+    throw;
+  }
+  servers.front()->run(stall);
 }
 
-void serve_blocking(BlockingStyle style, const Scenario& scenario, Listener listener,
-                    const AcceptStall& stall, Service& service, SharedTrial* shared) {
+void serve_blocking(BlockingStyle style, const Scenario& scenario, Listener listener, const Ready& ready,
+                    Service& service, SharedTrial* shared) {
   Observer observer(shared);
   BlockingServerOptions options{.style = style,
                                 .threads = scenario.threads,
                                 .greeting = std::string(kGreeting),
-                                .stall = stall,
+                                .stall = ready(),
                                 .observe_queue = shared != nullptr};
   if (observer.is_on()) options.accepted = [&observer](int guest) { observer.look_at(guest); };
   if (service.kind() != Handling::kNone) options.before_greeting = [&service] { service.take(); };
@@ -238,7 +248,7 @@ void serve_blocking(BlockingStyle style, const Scenario& scenario, Listener list
                  .longest_wait = stats.longest_wait});
 }
 
-void serve_scenario(const Scenario& scenario, std::vector<Listener> listeners, const AcceptStall& stall,
+void serve_scenario(const Scenario& scenario, std::vector<Listener> listeners, const Ready& ready,
                     SharedTrial* shared) {
   const sigset_t mask = sigterm();
   ::pthread_sigmask(SIG_BLOCK, &mask, nullptr);
@@ -247,15 +257,15 @@ void serve_scenario(const Scenario& scenario, std::vector<Listener> listeners, c
     case ServerKind::kReactor:
     case ServerKind::kAcceptOne:
     case ServerKind::kReactors:
-      return serve_with_reactors(scenario, std::move(listeners), stall, service, shared);
+      return serve_with_reactors(scenario, std::move(listeners), ready, service, shared);
     case ServerKind::kBlocking:
-      return serve_blocking(BlockingStyle::kOneAtATime, scenario, std::move(listeners.front()), stall,
+      return serve_blocking(BlockingStyle::kOneAtATime, scenario, std::move(listeners.front()), ready,
                             service, shared);
     case ServerKind::kThreads:
       return serve_blocking(BlockingStyle::kThreadPerConnection, scenario, std::move(listeners.front()),
-                            stall, service, shared);
+                            ready, service, shared);
     case ServerKind::kPool:
-      return serve_blocking(BlockingStyle::kThreadPool, scenario, std::move(listeners.front()), stall,
+      return serve_blocking(BlockingStyle::kThreadPool, scenario, std::move(listeners.front()), ready,
                             service, shared);
   }
 }
@@ -274,15 +284,19 @@ Clock::time_point wait_for_start(TrialBoard& board) {
 }
 
 void run_server_process(const Scenario& scenario, std::vector<Listener> listeners, SharedTrial& shared) {
-  const Clock::time_point start = wait_for_start(shared.board());
-  std::vector<AcceptStall::Window> windows;
-  for (const Stall& stall : scenario.stalls())
-    windows.push_back({.begin = start + stall.begin, .length = stall.length});
-  serve_scenario(scenario, std::move(listeners), AcceptStall(std::move(windows)), &shared);
+  const auto ready = [&] {
+    const Clock::time_point start = wait_for_start(shared.board());
+    std::vector<AcceptStall::Window> windows;
+    for (const Stall& stall : scenario.stalls())
+      windows.push_back({.begin = start + stall.begin, .length = stall.length});
+    return AcceptStall(std::move(windows));
+  };
+  serve_scenario(scenario, std::move(listeners), ready, &shared);
 }
 
 void serve(const Scenario& scenario, std::vector<Listener> listeners) {
-  serve_scenario(scenario, std::move(listeners), AcceptStall(), nullptr);
+  serve_scenario(
+      scenario, std::move(listeners), [] { return AcceptStall(); }, nullptr);
 }
 
 }  // namespace anteroom::bench

@@ -22,6 +22,15 @@ Estimate over_runs(const Trials& trials, Measure measure) {
   return estimate(values, kBootstrapSeed);
 }
 
+std::optional<double> bound_of(const std::vector<BlockLoss>& blocks) {
+  const auto share = [](const BlockLoss& block) {
+    return block.clients > 0 ? block.lost / block.clients : 0;
+  };
+  const auto [least, most] = std::ranges::minmax(blocks, {}, share);
+  if (blocks.size() < 2 || share(least) == share(most)) return std::nullopt;
+  return loss_upper_bound(blocks, kBootstrapSeed);
+}
+
 Summary summarize_cell(const Trials& all) {
   Summary summary{.scenario = all.front()->scenario};
   summary.stall_loss = summary.scenario.stall_loss();
@@ -45,7 +54,8 @@ Summary summarize_cell(const Trials& all) {
   }
   using T = const TrialResult&;
   summary.lost_first_syn = over_runs(trials, [](T trial) { return trial.lost_share(); });
-  summary.loss_upper = loss_upper_bound(loss_by_block(trials), kBootstrapSeed);
+  summary.turned_away = over_runs(trials, [](T trial) { return trial.turned_away_share(); });
+  summary.loss_upper = bound_of(loss_by_block(trials));
   summary.connections_per_second = over_runs(trials, [](T trial) { return trial.connections_per_second; });
   summary.ghosts = over_runs(trials, [](T trial) { return trial.fates.ghosts(); });
   summary.overflows = over_runs(trials, [](T trial) { return trial.entries.listen_overflows; });
@@ -79,8 +89,8 @@ std::vector<BlockLoss> loss_by_block(const Trials& trials) {
       blocks.push_back(
           {.lost = static_cast<double>(cycle.lost), .clients = static_cast<double>(cycle.clients)});
     if (trial->cycles.empty())
-      blocks.push_back({.lost = static_cast<double>(trial->lost_first_syn),
-                        .clients = static_cast<double>(trial->clients)});
+      blocks.push_back(
+          {.lost = static_cast<double>(trial->turned_away), .clients = static_cast<double>(trial->clients)});
   }
   return blocks;
 }

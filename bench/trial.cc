@@ -32,6 +32,8 @@ constexpr nanoseconds kLatenessMax = 10ms;
 constexpr nanoseconds kLatenessMin = 1ms;
 constexpr int kLatenessOfStall = 20;
 constexpr double kLateShareMax = 0.05;
+constexpr nanoseconds kNear = 10ms;
+constexpr nanoseconds kCallCost = 40us;
 constexpr nanoseconds kBurstGapMax = 100us;
 constexpr nanoseconds kBurstHiccup = 100ms;
 
@@ -72,6 +74,12 @@ bool lost_first_syn(const ClientRecord& record) noexcept {
   return record.retransmits > 0 || record.in_syn_sent;
 }
 
+/// Whose handshake was thrown away at the door.
+bool was_turned_away(const ClientRecord& record) noexcept {
+  return lost_first_syn(record) || record.fate == Fate::kGhostHalfOpen ||
+         record.fate == Fate::kGhostUnknown || record.fate == Fate::kResetBeforeAccept;
+}
+
 /// A reset looks the same to a client whether or not the server had accepted it; the server knows.
 void tell_resets_apart(std::span<ClientRecord> records, std::span<const std::uint64_t> peers) {
   if (std::ranges::none_of(
@@ -103,7 +111,7 @@ std::vector<Cycle> count_cycles(std::span<const ClientRecord> records, const Sce
     const auto index = static_cast<std::size_t>(record.intended_ns / scenario.stall_every.count());
     Cycle& cycle = cycles[std::min(index, cycles.size() - 1)];
     ++cycle.clients;
-    cycle.lost += lost_first_syn(record) ? 1 : 0;
+    cycle.lost += was_turned_away(record) ? 1 : 0;
   }
   return cycles;
 }
@@ -134,6 +142,7 @@ void count_clients(std::span<const ClientRecord> records, TrialResult& result) {
     entries.syn_retransmits += record.retransmits;
     entries.in_syn_sent += record.in_syn_sent ? 1 : 0;
     if (lost_first_syn(record)) ++result.lost_first_syn;
+    if (was_turned_away(record)) ++result.turned_away;
     if (record.fate == Fate::kServedAfterRetransmit) {
       if (result.served_after.size() < record.retransmits) result.served_after.resize(record.retransmits);
       ++result.served_after[record.retransmits - std::size_t{1}];
@@ -151,12 +160,24 @@ void count_clients(std::span<const ClientRecord> records, TrialResult& result) {
       in_system_ns += static_cast<double>(std::max(record.ended_ns, record.called_ns) - record.called_ns);
   }
   result.launch_span = nanoseconds(std::max<std::int64_t>(last_call - first_call, 0));
-  const std::int64_t until = result.everybody_served() ? last_byte : end_ns;
-  const double served_s = static_cast<double>(until - records.front().intended_ns) * 1e-9;
+  const double served_s = static_cast<double>(last_byte - records.front().intended_ns) * 1e-9;
   if (served_s > 0) result.connections_per_second = result.fates.served() / served_s;
   result.rate_times_latency = in_system_ns;  // to be divided by the time that was sampled
   result.cycles = count_cycles(records, scenario);
   result.largest_clump = largest_clump(records);
+}
+
+/// The deepest that the queue was in each cycle, by the samples; in the deepest of all, as it was at an
+/// accept.
+void note_peaks(TrialResult& result) {
+  if (result.cycles.empty() || result.depth_step <= 0ns) return;
+  for (std::size_t step = 0; step < result.depth_over_time.size(); ++step) {
+    const auto cycle = static_cast<std::size_t>(static_cast<std::int64_t>(step) * result.depth_step /
+                                                result.scenario.stall_every);
+    if (cycle >= result.cycles.size()) break;
+    result.cycles[cycle].peak = std::max(result.cycles[cycle].peak, result.depth_over_time[step]);
+  }
+  std::ranges::max_element(result.cycles, {}, &Cycle::peak)->peak = result.deepest_queue;
 }
 
 void count_kernel(const TrialBoard& board, TrialResult& result) {
@@ -168,7 +189,7 @@ void count_kernel(const TrialBoard& board, TrialResult& result) {
   result.backlog_in_force = board.backlog_in_force;
   result.listener_drops = board.listener_drops;
   result.first_stall_drops = board.first_stall_drops;
-  result.accepted = board.accepted;
+  result.accepted = board.peers.load();
   result.deepest_queue = std::max(board.queue_peak_sampled, board.queue_peak_at_accept);
   result.longest_wait = std::chrono::milliseconds(board.longest_wait_ms);
   result.queue_wait = board.queue_wait;
@@ -194,7 +215,7 @@ void count_kernel(const TrialBoard& board, TrialResult& result) {
   entries.ghosts = result.fates.ghosts();
   entries.reset_before_accept = result.fates[Fate::kResetBeforeAccept];
   entries.listener_drops = number(board.listener_drops);
-  entries.accepted = number(board.accepted);
+  entries.accepted = number(result.accepted);
   entries.waiting_at_end = board.waiting_at_end;
   entries.is_private = board.road != RoadKind::kShared;
   entries.has_two_sides = is_pair;
@@ -211,6 +232,13 @@ void count_kernel(const TrialBoard& board, TrialResult& result) {
   const RoadTraffic& traffic = board.traffic;
   entries.lost_on_the_road = number(traffic.lost_syn + traffic.lost_syn_ack + traffic.lost_ack);
   result.books = keep_books(entries);
+  if (result.scenario.loss > 0) {
+    // Whose SYN the road lost was not turned away, and nobody can tell them apart.
+    result.turned_away =
+        static_cast<std::uint32_t>(std::min<std::uint64_t>(result.door_drops(), result.clients));
+    result.cycles.clear();
+  }
+  note_peaks(result);
 }
 
 std::string in_milliseconds(nanoseconds duration) {
@@ -229,9 +257,15 @@ std::string generator_problem(std::span<const ClientRecord> records, const Trial
   const nanoseconds stall = result.scenario.stall;
   const nanoseconds allowed =
       stall > stall.zero() ? std::clamp(stall / kLatenessOfStall, kLatenessMin, kLatenessMax) : kLatenessMax;
-  const auto late = std::ranges::count_if(records, [allowed](const ClientRecord& record) {
-    return record.called_ns < 0 || record.called_ns - record.intended_ns > allowed.count();
-  });
+  // Those who are to call at once, in a burst or a clump, have to wait for one another.
+  std::int64_t late = 0;
+  std::size_t first_near = 0;
+  for (std::size_t i = 0; i < records.size(); ++i) {
+    while (records[i].intended_ns - records[first_near].intended_ns > kNear.count()) ++first_near;
+    const nanoseconds by_the_others = kCallCost * static_cast<std::int64_t>(i - first_near);
+    const std::int64_t called_ns = records[i].called_ns;
+    if (called_ns < 0 || called_ns - records[i].intended_ns > (allowed + by_the_others).count()) ++late;
+  }
   const double share = static_cast<double>(late) / static_cast<double>(records.size());
   if (share <= kLateShareMax) return {};
   return fmt::format("the generator was the limit ({:.0f} % of the clients called more than {} late)",

@@ -293,7 +293,8 @@ class Host {
 
   void end_server() {
     if (!server_.has_ended()) ::kill(server_.pid, SIGTERM);
-    const Clock::time_point limit = Clock::now() + scenario_.stall + kGrace;
+    // It finishes its turn, in which it may have as many guests as a reactor accepts at once.
+    const Clock::time_point limit = Clock::now() + scenario_.stall + 64 * scenario_.handler.time + kGrace;
     while (!server_.has_ended() && Clock::now() < limit) std::this_thread::sleep_for(500us);
     server_.kill_and_wait();
     board_.server_cpu_ns = server_.cpu;

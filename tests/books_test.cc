@@ -105,6 +105,18 @@ TEST(Books, MayLoseOtherPacketsInTheInputQueueButNotFewer) {
   EXPECT_FALSE(balance(keep_books(entries)));
 }
 
+TEST(Books, KnowThatALostSynAckIsSentAgainByBothSides) {
+  BookEntries entries = with_two_sides();
+  ++entries.server_syn_retransmits;
+  ++entries.syn_retransmits;
+  ++entries.client_syn_retransmits;
+  EXPECT_FALSE(balance(keep_books(entries)));
+  entries.softnet_drops = 1;
+  EXPECT_TRUE(balance(keep_books(entries)));
+  ++entries.in_syn_sent;
+  EXPECT_FALSE(balance(keep_books(entries)));
+}
+
 TEST(Books, CannotHaveFewerRetransmitsThanTheClients) {
   BookEntries entries = kBurst;
   entries.server_syn_retransmits -= 3;

@@ -111,8 +111,15 @@ TEST(Report, TellsThoseWithoutScriptsTheNumbersThatDecide) {
   const std::string table = between(report_html(test::tune_run().dump()), "<noscript>", "</noscript>");
   EXPECT_THAT(table, HasSubstr("Recommended backlog: <b>768</b>"));
   EXPECT_THAT(table,
-              HasSubstr("<tr><td>reactor</td><td>128</td><td>30.00 %</td><td>1.03 s</td><td>62</td></tr>"));
+              HasSubstr("<tr><td>reactor</td><td>128</td><td>33.00 %</td><td>1.03 s</td><td>62</td></tr>"));
   EXPECT_THAT(table, HasSubstr("<tr><td>reactor</td><td>unlimited</td><td>0.00 %</td>"));
+}
+
+TEST(Report, TellsOfLostSynsWhereARunKnowsOfNothingElse) {
+  Json run = test::tune_run();
+  for (Json& row : run["rows"]) row.erase("turned_away");
+  EXPECT_THAT(between(report_html(run.dump()), "<noscript>", "</noscript>"),
+              HasSubstr("<td>128</td><td>30.00 %</td>"));
 }
 
 TEST(Report, IsMadeOfARunInWhichNothingCounts) {

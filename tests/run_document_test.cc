@@ -64,8 +64,6 @@ Json fates(double at_once, double deadline) {
 
 /// A row of which `lost` is the share of clients in the median run.
 Json row(const std::string& server, Json backlog, double lost, double p99_s = 0.002) {
-  Json loss = estimate(lost, lost * 1.5);
-  loss["upper"] = lost * 1.6;
   return {{"server", server},
           {"loop", "open"},
           {"backlog", std::move(backlog)},
@@ -73,7 +71,7 @@ Json row(const std::string& server, Json backlog, double lost, double p99_s = 0.
           {"void_runs", 0},
           {"clients", 3000},
           {"connections_per_second", estimate(4900.5, 4800)},
-          {"lost_first_syn", loss},
+          {"lost_first_syn", estimate(lost, lost * 1.5)},
           {"model_loss", lost},
           {"fates", fates(2990, 10)},
           {"ghosts", estimate(lost * 100, lost * 200)},
@@ -296,6 +294,23 @@ TEST(RunDocument, NamesTheFieldThatIsWrong) {
       {"/load", "much", "load is \"much\", not an object"},
       {"/network/sysctls", 5, "network.sysctls is 5, not an object"},
       {"/rows", Json::object(), "rows is an object, not an array"},
+      {"/notes", "a note", "notes is \"a note\", not an array"},
+      {"/notes", Json::array({5}), "notes[0] is 5, not a text"},
+      {"/theory", Json::object(), "theory is an object, not an array"},
+      {"/theory", Json::array({Json::object()}), "theory[0].server is missing"},
+      {"/comparisons", 5, "comparisons is 5, not an array"},
+      {"/comparisons", Json::array({{{"server", 5}}}), "comparisons[0].server is 5, not a text"},
+      {"/rows/0/queue_over_time",
+       {{"step_s", 0.01}, {"depth", 5}},
+       "rows[0].queue_over_time.depth is 5, not an array"},
+      {"/rows/0/queue_over_time",
+       {{"step_s", 0.01}, {"depth", {1, "two"}}},
+       "rows[0].queue_over_time.depth[1] is \"two\", not a whole number from 0 to 9007199254740992"},
+      {"/rows/0/turned_away", 0.5, "rows[0].turned_away is 0.5, not an object"},
+      {"/trials/0/turned_away", 1001, "trials[0].turned_away is 1001, not at most the trial's 1000 clients"},
+      {"/advice", {{"reason", 5}}, "advice.reason is 5, not a text"},
+      {"/advice", {{"limits", 5}}, "advice.limits is 5, not an array"},
+      {"/trials/0/problems", "all", "trials[0].problems is \"all\", not an array"},
   };
   for (const auto& [pointer, value, wanted] : cases) {
     Json run = tune();
@@ -510,6 +525,19 @@ TEST(Csv, HasEachNumberInFullPrecision) {
   EXPECT_EQ(row["first_stall_drops_low"], "");
 }
 
+TEST(Csv, HasWhoWasTurnedAwayWhereThatIsKnown) {
+  Json run = tune();
+  run["rows"][0]["turned_away"] = estimate(0.3, 0.4);
+  run["rows"][0]["turned_away"]["upper"] = 0.45;
+  auto row = csv_row(run, 0);
+  EXPECT_EQ(row["lost_first_syn"], "0.26");
+  EXPECT_EQ(row["turned_away"], "0.3");
+  EXPECT_EQ(row["turned_away_high"], "0.4");
+  EXPECT_EQ(row["turned_away_upper"], "0.45");
+  EXPECT_EQ(row.count("lost_first_syn_upper"), 0U);
+  EXPECT_EQ(csv_row(run, 1)["turned_away"], "");
+}
+
 TEST(Csv, TellsTheUnlimitedBacklogAndTheRecommendedOne) {
   EXPECT_EQ(csv_row(tune(), 3)["backlog"], "unlimited");
   EXPECT_EQ(csv_row(tune(), 2)["recommended"], "yes");
@@ -562,7 +590,6 @@ const Change& change(const Diff& diff, const std::string& metric, std::size_t ro
 void set_medians(Json& run, double lost, double p99_s, double rate, double cpu_s) {
   Json& row = run["rows"][0];
   row["lost_first_syn"] = estimate(lost, lost);
-  row["lost_first_syn"]["upper"] = 1;
   row["first_byte_s"]["p99"] = p99_s;
   row["connections_per_second"] = estimate(rate, rate);
   row["server_cpu_s_per_connection"] = estimate(cpu_s, cpu_s);
@@ -590,6 +617,21 @@ TEST(Diff, TellsBetterFromWorse) {
   EXPECT_EQ(change(back, "connections_per_second").verdict, Verdict::kWorse);
   EXPECT_EQ(change(back, "server_cpu_s_per_connection").verdict, Verdict::kBetter);
   EXPECT_THAT(print_diff(back, terminal(100)), HasSubstr("5,000 → 4,000       x0.8    worse"));
+}
+
+TEST(Diff, AsksWhoWasTurnedAwayIfBothRunsKnow) {
+  Json old = with_runs(runs_like({.lost = 10}, 7));
+  Json now = old;
+  for (Json& row : now["rows"]) row["turned_away"] = estimate(0.5, 0.5);
+  for (Json& trial : now["trials"]) trial["turned_away"] = 500;
+  const auto has = [](const Diff& changes, const std::string& metric) {
+    return std::ranges::count(changes.rows.at(0).changes, metric, &Change::metric) == 1;
+  };
+  EXPECT_TRUE(has(diff(old, now), "lost_first_syn"));
+  EXPECT_FALSE(has(diff(old, now), "turned_away"));
+  EXPECT_TRUE(has(diff(now, now), "turned_away"));
+  EXPECT_FALSE(has(diff(now, now), "lost_first_syn"));
+  EXPECT_EQ(change(diff(now, now), "turned_away").runs_before, 7U);
 }
 
 TEST(Diff, SeesNoChangeInRunsThatOverlap) {
@@ -871,6 +913,23 @@ TEST(Rule, LooksAtEveryRowWhereNothingIsRecommended) {
                                                   "p99 is 900 ms at backlog 128, more than 5 ms"));
   EXPECT_THAT(broken(compare(), "p99>5ms"),
               ElementsAre("p99 of blocking is 1.02 s at backlog 64, more than 5 ms"));
+}
+
+TEST(Rule, OnTheLossLooksAtWhoWasTurnedAway) {
+  Json run = tune();
+  row_with(run, 512)["turned_away"] = estimate(0.01, 0.02);
+  EXPECT_THAT(broken(run, "lost>0"), ElementsAre("lost is 2 % in the worst run at backlog 512, more than 0"));
+}
+
+TEST(Rule, IsAProblemIfItLooksAtWhatIsNotTried) {
+  const auto problem = [](const char* text, bool is_tune) {
+    return rule_problem(std::get<Rule>(parse_rule(text)), {64, 512}, is_tune);
+  };
+  EXPECT_EQ(problem("lost@512>0", false), "");
+  EXPECT_EQ(problem("lost>0", false), "");
+  EXPECT_EQ(problem("lost@65>0", true), "\"lost@65>0\": backlog 65 is none of those that are tried");
+  EXPECT_EQ(problem("recommended>5", true), "");
+  EXPECT_EQ(problem("recommended>5", false), "\"recommended>5\": a compare recommends nothing");
 }
 
 TEST(Rule, ThatFindsNothingToLookAtIsBroken) {

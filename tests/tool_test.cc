@@ -1,10 +1,15 @@
 // The command line, run as users run it.
+#include <fcntl.h>
 #include <gtest/gtest.h>
+#include <sys/ioctl.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include <algorithm>
+#include <array>
 #include <chrono>
 #include <cstdio>
+#include <cstdlib>
 #include <filesystem>
 #include <fstream>
 #include <nlohmann/json.hpp>
@@ -15,6 +20,7 @@
 #include <vector>
 
 #include "output.h"
+#include "report/documents.h"
 #include "support/own_network.h"
 #include "support/program.h"
 #include "table.h"
@@ -69,7 +75,7 @@ TEST_F(Tool, RefusesBadInputWithOneLineAndStatusTwo) {
       {{"tune", "--backlog", "5..1"}, "--backlog"},
       {{"tune", "--rate", "nan"}, "--rate"},
       {{"tune", "--rate", "0"}, "--rate"},
-      {{"tune", "--burst", "--rate", "5"}, "which --rate needs"},
+      {{"tune", "--burst", "--rate", "5"}, "needs a number of clients with --rate"},
       {{"tune", "--burst", "5@1s"}, "--burst"},
       {{"tune", "--burst", "5", "--clients", "7"}, "say one of them"},
       {{"tune", "--arrival", "burst"}, "steady, poisson, on-off, ramp"},
@@ -96,6 +102,35 @@ TEST_F(Tool, RefusesBadInputWithOneLineAndStatusTwo) {
       {{"tune", "--json", "/nowhere/at/all.json"},
        "cannot write /nowhere/at/all.json: No such file or directory"},
       {{"compare", "--server", "reactor"}, "compare takes no --server"},
+      {{""}, "there is no command \"\""},
+      {{"tune", "--json", "--csv", "x"}, "--json needs a value"},
+      {{"tune", "--json=--csv"}, "--json needs a value"},
+      {{"tune", "--json", "a", "--json", "b"}, "--json is given twice"},
+      {{"report", "-o", "a", "--output=b", "c"}, "--output is given twice"},
+      {{"tune", "--burst="}, "--burst: is empty"},
+      {{"tune", "--burst", ""}, "--burst: is empty"},
+      {{"tune", "--rate", "5", "--burst", "5@"}, "\"5@\" is not a number of clients"},
+      {{"tune", "--burst", "x", "--clients", "7"}, "\"x\" is not a number"},
+      {{"tune", "--rate", "5", "--burst", "5", "--arrival", "ramp"}, "\"ramp\" is not of use with --burst"},
+      {{"tune", "--on", "5ms"}, "\"5ms\" is not of use but with --arrival on-off"},
+      {{"tune", "--off", "5ms"}, "--off: \"5ms\" is not of use but with --arrival on-off"},
+      {{"tune", "--within", "200ms"}, "at most half of the 250ms"},
+      {{"tune", "--rate", "5", "--burst", "5", "--within", "251ms"}, "at most half of the 500ms"},
+      {{"tune", "--stall", "59s"}, "--stall: \"59s\" is not short enough"},
+      {{"tune", "--stall", "1us", "--stall-every", "999us"}, "a millisecond or more"},
+      {{"tune", "--rtt", "900ms"}, "below 900ms"},
+      {{"tune", "--loss", "51%"}, "from 0 to 0.5"},
+      {{"tune", "--threads", "5"}, "but with --server pool or reactors"},
+      {{"compare", "--flows", "5"}, "of use without --loop closed"},
+      {{"compare", "--fail-if", "recommended>5"}, "a compare recommends nothing"},
+      {{"compare", "--backlog", "5", "--fail-if", "lost@6>0"}, "backlog 6 is none of those that are tried"},
+      {{"tune", "--backlog", "5", "--fail-if", "lost@6>0"}, "backlog 6 is none of those that are tried"},
+      {{"report", "a.json", "--csv", "x", "-o", "y"}, "--output says nothing"},
+      {{"report", "a.json", "--fail-if", "lost>0", "-o", "y"}, "--output says nothing"},
+      {{"tune", "--profile", "/"}, "cannot read /: Is a directory"},
+      {{"tune", "--profile", "-"}, "the standard input"},
+      {{"tune", "--json", path("one"), "--csv", path("./one")}, "are one file"},
+      {{"compare", "--csv", path("one"), "--report", path("one")}, "are one file"},
   };
   for (const auto& [words, said] : cases) {
     const Outcome outcome = run(words, 10s);
@@ -103,6 +138,56 @@ TEST_F(Tool, RefusesBadInputWithOneLineAndStatusTwo) {
     EXPECT_EQ(outcome.output, "");
     EXPECT_NE(outcome.errors.find(said), std::string::npos) << outcome.errors;
     EXPECT_EQ(std::count(outcome.errors.begin(), outcome.errors.end(), '\n'), 1) << outcome.errors;
+  }
+}
+
+TEST_F(Tool, DoesNotWriteOverWhatItReads) {
+  const std::string text = test::tune_run().dump();
+  const std::string file = path("run.html"), link = path("link");
+  std::ofstream(file) << text;
+  std::filesystem::create_symlink(file, link);
+  for (const std::vector<std::string>& words :
+       std::vector<std::vector<std::string>>{{"report", file},
+                                             {"report", file, "-o", file},
+                                             {"report", file, "--csv", link},
+                                             {"report", link, "-o", file},
+                                             {"diff", file, file, "--json", link},
+                                             {"tune", "--profile", file, "--json", link}}) {
+    const Outcome outcome = run(words, 10s);
+    EXPECT_EQ(outcome.status, 2) << words.back();
+    EXPECT_EQ(std::count(outcome.errors.begin(), outcome.errors.end(), '\n'), 1) << outcome.errors;
+    std::stringstream now;
+    now << std::ifstream(file).rdbuf();
+    EXPECT_EQ(now.str(), text) << outcome.errors;
+  }
+  EXPECT_EQ(run({"report", file, "-o", "/nowhere/at/all.html"}).status, 2);
+  EXPECT_EQ(run({"diff", file, file, "--json", "/nowhere/at/all.json"}).status, 2);
+}
+
+TEST_F(Tool, AsksAboutAPipeWithoutOpeningIt) {
+  const std::string pipe = path("pipe");
+  ASSERT_EQ(::mkfifo(pipe.c_str(), 0600), 0);
+  EXPECT_EQ(output_problem(pipe), "");  // to open it for writing would wait for a reader
+  EXPECT_EQ(output_problem(path("")), "cannot write " + path("") + ": Is a directory");
+}
+
+TEST_F(Tool, HoldsNoRuleAgainstARunThatIsNotToBeTrusted) {
+  const std::string file = path("run.json");
+  const auto judged = [&](const Json& run_as_changed, const std::string& rule) {
+    std::ofstream(file) << run_as_changed;
+    return run({"report", file, "--fail-if", rule});
+  };
+  const Json good = Json::parse(test::tune_run().dump());
+  EXPECT_EQ(judged(good, "lost@768>50%").status, 0) << judged(good, "lost@768>50%").errors;
+  Json interrupted = good, unknown = good, unconfirmed = good;
+  interrupted["interrupted"] = true;
+  unknown["recommended"] = nullptr;
+  unconfirmed["advice"]["confirmed"] = false;
+  for (const Json& bad : {interrupted, unknown, unconfirmed}) {
+    const Outcome outcome = judged(bad, "lost@768>50%");
+    EXPECT_EQ(outcome.status, 3);
+    EXPECT_EQ(std::count(outcome.errors.begin(), outcome.errors.end(), '\n'), 1) << outcome.errors;
+    EXPECT_EQ(judged(bad, "lost@128>0").status, 4);
   }
 }
 
@@ -118,7 +203,7 @@ TEST_F(Tool, PrintsItsHelpAndItsVersion) {
 TEST_F(Tool, TunesAndWritesWhatItFoundAsJson) {
   const std::string file = path("out.json");
   const Outcome outcome = run({"tune", "--rate", "2000", "--clients", "600", "--stall", "100ms", "--backlog",
-                               "16,1k", "--repeat", "2", "--seed", "7", "--json", file});
+                               "16,1k", "--repeat", "3", "--seed", "7", "--json", file});
   ASSERT_TRUE(outcome.status == 0 || outcome.status == 3)
       << outcome.errors;  // 3: this machine is too busy to be sure
   EXPECT_EQ(outcome.errors, "") << "no progress where there is no terminal";
@@ -128,6 +213,8 @@ TEST_F(Tool, TunesAndWritesWhatItFoundAsJson) {
   const Json json = Json::parse(std::ifstream(file));
   EXPECT_EQ(json.at("schema"), "anteroom.tune/2");
   EXPECT_EQ(json.at("seed"), 7);
+  EXPECT_EQ(json.at("command").get<std::string>().find("json"), std::string::npos)
+      << "or who repeats it would write over this";
   EXPECT_EQ(json.at("interrupted"), false);
   EXPECT_TRUE(outcome.status == 3 || json.at("recommended") == 1000) << json.at("recommended");
   std::set<std::string> backlogs;
@@ -150,7 +237,7 @@ TEST_F(Tool, TunesAndWritesWhatItFoundAsJson) {
 
 TEST_F(Tool, PrintsOnlyTheNumberWhenQuiet) {
   const Outcome outcome = run({"tune", "--rate", "1000", "--clients", "100", "--stall", "20ms", "--backlog",
-                               "512", "--repeat", "1", "--quiet"});
+                               "512", "--repeat", "3", "--quiet"});
   ASSERT_TRUE(outcome.status == 0 || outcome.status == 3) << outcome.errors;
   ASSERT_FALSE(outcome.output.empty());
   EXPECT_EQ(outcome.output.find_first_not_of("0123456789"), outcome.output.size() - 1) << outcome.output;
@@ -286,15 +373,24 @@ TEST_F(Tool, TakesItsLoadFromAProfile) {
   EXPECT_EQ(load.at("dispersion"), 2);
   EXPECT_DOUBLE_EQ(load.at("stall_s").get<double>(), 0.05);
   EXPECT_DOUBLE_EQ(load.at("stall_every_s").get<double>(), 1) << "an hour need not be waited out";
+  const Outcome steady = run({"tune", "--profile", file, "--arrival", "steady"});
+  EXPECT_NE(steady.errors.find("--arrival: \"steady\" is not poisson"), std::string::npos) << steady.errors;
+  const Outcome burst = run({"tune", "--profile", file, "--burst"});
+  EXPECT_NE(burst.errors.find("needs a number of clients with --profile"), std::string::npos) << burst.errors;
   for (const char* text :
        {"[]", "{", R"({"schema": "anteroom.tune/2"})", R"({"schema": "anteroom.profile/1"})",
         R"({"schema": "anteroom.profile/1", "rate": "fast"})",
         R"({"schema": "anteroom.profile/1", "rate": 5, "stalls": 7})",
-        R"({"schema": "anteroom.profile/1", "rate": 5, "stalls": [{"length_s": -1}]})"}) {
+        R"({"schema": "anteroom.profile/1", "rate": 5, "stalls": [{"length_s": -1}]})",
+        R"({"schema": "anteroom.profile/1", "rate": 5, "stalls": [{"at_s": 1}]})",
+        R"({"schema": "anteroom.profile/1", "rate": 5, "disperson": 2})",
+        R"({"schema": "anteroom.profile/1", "rate": 5, "stalls": [{"length_s": 59}]})"}) {
     std::ofstream(file) << text;
     const Outcome refused = run({"tune", "--profile", file});
     EXPECT_EQ(refused.status, 2) << text;
-    EXPECT_NE(refused.errors.find(file), std::string::npos) << refused.errors;
+    EXPECT_TRUE(refused.errors.find(file) != std::string::npos ||
+                refused.errors.find("--profile") != std::string::npos)
+        << refused.errors;
     EXPECT_EQ(std::count(refused.errors.begin(), refused.errors.end(), '\n'), 1) << refused.errors;
   }
 }
@@ -387,7 +483,37 @@ TEST(Table, DropsColumnsOnANarrowTerminalAndKeepsTheRowsInLine) {
       EXPECT_LE(line.size(), static_cast<std::size_t>(columns));
     }
     EXPECT_NE(table.find("14.8 %"), std::string::npos) << "the loss is the last to go";
+    row.void_runs = 1;
+    std::istringstream with_notes(tune_table({row, row}, 128, terminal));
+    row.void_runs = 0;
+    for (std::string line; std::getline(with_notes, line);)
+      EXPECT_LE(line.size(), static_cast<std::size_t>(columns)) << line;
   }
+}
+
+TEST(Progress, HasNoEscapesOnADumbTerminal) {
+  const int terminal = ::posix_openpt(O_RDWR | O_NOCTTY | O_CLOEXEC);
+  ASSERT_GE(terminal, 0);
+  ASSERT_TRUE(::grantpt(terminal) == 0 && ::unlockpt(terminal) == 0);
+  const std::string name = ::ptsname(terminal);
+  for (const char* term : {"dumb", "xterm"}) {
+    const int line = ::open(name.c_str(), O_RDWR | O_NOCTTY | O_CLOEXEC);
+    ASSERT_GE(line, 0);
+    Program program({kAnteroom, "tune", "--rate", "500", "--clients", "50", "--stall", "0s", "--backlog",
+                     "64", "--repeat", "1", "--csv", "-"},
+                    [&] {
+                      ::setenv("TERM", term, 1);
+                      ::dup2(line, STDERR_FILENO);
+                    });
+    (void)program.wait(60s);
+    ::ioctl(terminal, FIONBIO, std::array<int, 1>{1}.data());
+    std::array<char, 65536> shown{};
+    const ssize_t count = ::read(terminal, shown.data(), shown.size());
+    const std::string text(shown.data(), static_cast<std::size_t>(std::max<ssize_t>(count, 0)));
+    EXPECT_EQ(text.find('\x1b') == text.npos, std::string(term) == "dumb") << text;
+    ::close(line);
+  }
+  ::close(terminal);
 }
 
 TEST(Table, PrintsNumbersForPeople) {

@@ -10,6 +10,7 @@
 #include <exception>
 #include <filesystem>
 #include <random>
+#include <set>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -30,6 +31,7 @@ using namespace anteroom::tool;
 // Log-spaced around what people guess: textbooks, old kernels, nginx and node, new kernels.
 constexpr const char* kTuneBacklogs = "5,64,128,511,1024,4096";
 constexpr const char* kCompareBacklogs = "128";
+constexpr int kFlows = 500;
 constexpr const char* kCompareServers = "reactor,accept-one,reactors,blocking,threads,pool";
 
 std::atomic<bool> interrupted{false};
@@ -46,7 +48,7 @@ struct Typed {
   std::string backlog;
   std::string servers = kCompareServers;
   std::string loops = "open";
-  std::string flows = "500";
+  std::string flows;
   std::string target_loss = "0.1%";
   std::string until;
   int repeat = 3;
@@ -66,10 +68,20 @@ std::string quote(std::string_view word) {
   return quoted + "'";
 }
 
-/// What was typed, and the seed if it was not.
+/// "--json" of "--json=file".
+std::string_view option_of(std::string_view word) { return word.substr(0, word.find('=')); }
+
+/// What was typed, and the seed if it was not; without the files, or who repeats it would lose the evidence.
 std::string command_line_of(int argc, char** argv, std::uint64_t seed, bool seed_was_typed) {
   std::string line = quote(argv[0]);
-  for (int i = 1; i < argc; ++i) line += ' ' + quote(argv[i]);
+  for (int i = 1; i < argc; ++i) {
+    const std::string_view word = argv[i], option = option_of(word);
+    if (option != "--json" && option != "--csv" && option != "--report") {
+      line += ' ' + quote(word);
+    } else if (option == word) {
+      ++i;  // and its value
+    }
+  }
   if (!seed_was_typed) line += fmt::format(" --seed {}", seed);
   return line;
 }
@@ -104,7 +116,8 @@ std::string unknown_word(const CLI::App& app) {
   const std::vector<std::string> rest = app.remaining(true);
   if (rest.empty()) return {};
   if (chosen.empty())
-    return fmt::format("there is no command {}.{}", rest.front(), suggest(rest.front(), verbs));
+    return fmt::format("there is no command {}.{}", rest.front().empty() ? "\"\"" : rest.front(),
+                       suggest(rest.front(), verbs));
   std::vector<std::string> options;
   for (const CLI::Option* option : chosen.front()->get_options()) {
     for (const std::string& name : option->get_lnames()) options.push_back("--" + name);
@@ -113,12 +126,34 @@ std::string unknown_word(const CLI::App& app) {
                      suggest(rest.front(), options));
 }
 
-/// An empty word, as "$RATE" makes where RATE is not set, is none of ours to fill in.
-void refuse_empty_words(CLI::App& app) {
+/// An empty word, as "$RATE" makes where RATE is not set, is none of ours to fill in; and one that begins
+/// with two dashes is the next option.
+void refuse_words_that_are_none(CLI::App& app) {
   for (CLI::Option* option : app.get_options({})) {
     if (option->get_items_expected_min() == 0) continue;  // a flag, or one that needs no word
     option->check(
-        [](const std::string& word) { return word.empty() ? std::string("is empty") : std::string(); }, "");
+        [option](const std::string& word) {
+          if (word.starts_with("--") && !option->get_positional())
+            throw CLI::ArgumentMismatch(option->get_name() + " needs a value");
+          return word.empty() ? std::string("is empty") : std::string();
+        },
+        "");
+  }
+}
+
+/// What the parser would not notice, or not say well: an option twice, and "--burst=" without the rest.
+void refuse_odd_words(int argc, char** argv) {
+  std::set<std::string_view> seen;
+  for (int i = 1; i < argc; ++i) {
+    const std::string_view word = argv[i], option = option_of(word);
+    if (word == "--") return;
+    const bool is_burst = word == "--burst" && i + 1 < argc && std::string_view(argv[i + 1]).empty();
+    if (is_burst || (word.starts_with("--") && word.ends_with('=') && option.size() + 1 == word.size()))
+      throw CLI::ValidationError(std::string(option), "is empty");
+    if (!word.starts_with("--") && word != "-o") continue;
+    if (option == "--fail-if" || option == "--sysctl") continue;  // there may be several
+    if (!seen.insert(option == "-o" ? "--output" : option).second)
+      throw CLI::ArgumentMismatch(std::string(option) + " is given twice");
   }
 }
 
@@ -129,23 +164,31 @@ void add_output_options(CLI::App& app, Typed& typed) {
   app.add_option("--csv", typed.csv, "Write the table to this file, comma-separated")->group(output);
   app.add_option("--report", typed.report, "Write a page with plots to this file, for any browser, offline")
       ->group(output);
-  app.add_option("--fail-if", typed.fail_if, "Exit with 4 if so: 'lost>0', 'p99>5ms', 'depth@1024>=800', ...")
+  app.add_option("--fail-if", typed.fail_if,
+                 "Exit with 4 if so: 'lost>0', 'p99>5ms', 'depth@1024>=800'. Of " + rule_names() +
+                     ". Without an @BACKLOG it is asked of the recommended backlog, or of all if none is")
       ->take_all()
+      ->allow_extra_args(false)
       ->group(output);
 }
 
-void add_experiment_options(CLI::App& app, Typed& typed, const std::string& default_backlogs) {
+void add_experiment_options(CLI::App& app, Typed& typed, bool is_tune) {
   add_load_options(app, typed.load);
   const std::string experiment = "The experiment";
   app.add_option("--backlog", typed.backlog,
-                 "Which to try: a list such as 64,128,1k, or 1..4096, which doubles")
-      ->default_str(default_backlogs)
+                 std::string("Which to try: a list such as 64,128,1k, or 1..4096, which doubles") +
+                     (is_tune ? "; without it, also what lies between those that decide. An unlimited one is "
+                                "tried always"
+                              : ""))
+      ->default_str(is_tune ? kTuneBacklogs : kCompareBacklogs)
       ->group(experiment);
   app.add_option("--repeat", typed.repeat, "Runs of each")
       ->check(CLI::Range(1, 1000))
       ->capture_default_str()
       ->group(experiment);
-  app.add_option("--until", typed.until, "More runs, 30 at most, until the interval is so narrow: 5%")
+  app.add_option("--until", typed.until,
+                 std::string("More runs, 5 at least and 30 at most, until the 95 % interval of ") +
+                     (is_tune ? "the deepest queue" : "each server's connections/s") + " is so narrow: 5%")
       ->group(experiment);
   app.add_option("--seed", typed.seed,
                  "Of the order and of the schedules (default: a new one, which is printed)")
@@ -163,6 +206,27 @@ std::vector<Rule> understand_rules(const std::vector<std::string>& texts) {
     rules.push_back(std::get<Rule>(std::move(rule)));
   }
   return rules;
+}
+
+/// Before hours of measuring: rules that will be broken whatever comes.
+void refuse_rules(const ExperimentCommand& command, bool is_tune, bool backlogs_are_fixed) {
+  std::vector<int> backlogs = command.backlogs;
+  if (is_tune) backlogs.push_back(bench::kUnlimitedBacklog);
+  for (const Rule& rule : command.fail_if) {
+    if (!backlogs_are_fixed && rule.backlog) continue;  // it may yet be tried
+    const std::string problem = rule_problem(rule, backlogs, is_tune);
+    if (!problem.empty()) throw CLI::ValidationError("--fail-if", problem);
+  }
+}
+
+/// Options of what is not in this experiment.
+void refuse_idle_options(const Typed& typed, const ExperimentCommand& command, bool is_tune) {
+  if (!typed.flows.empty() && std::ranges::count(command.loops, bench::Loop::kClosed) == 0)
+    refuse("--flows", typed.flows, "of use without --loop closed");
+  const bool has_threads =
+      command.load.server == bench::ServerKind::kPool || command.load.server == bench::ServerKind::kReactors;
+  if (is_tune && !typed.load.threads.empty() && !has_threads)
+    refuse("--threads", typed.load.threads, "of use but with --server pool or reactors");
 }
 
 std::vector<bench::ServerKind> understand_servers(const std::string& text) {
@@ -194,7 +258,8 @@ ExperimentCommand understand(const Typed& typed, bool is_tune) {
   command.refine = typed.backlog.empty();
   command.servers = understand_servers(typed.servers);
   command.loops = understand_loops(typed.loops);
-  command.load.flows = parse_whole("--flows", typed.flows, 1, 100'000);
+  command.load.flows = typed.flows.empty() ? kFlows : parse_whole("--flows", typed.flows, 1, 100'000);
+  refuse_idle_options(typed, command, is_tune);
   command.target_loss = parse_share("--target-loss", typed.target_loss, 0.5);
   command.repeat = typed.repeat;
   if (!typed.until.empty()) {
@@ -203,6 +268,7 @@ ExperimentCommand understand(const Typed& typed, bool is_tune) {
   }
   command.seed = typed.seed.empty() ? std::random_device{}() : parse_seed(typed.seed);
   command.fail_if = understand_rules(typed.fail_if);
+  refuse_rules(command, is_tune, !is_tune || !typed.backlog.empty());
   command.quiet = typed.quiet;
   if (!typed.json.empty()) command.json = typed.json;
   if (!typed.csv.empty()) command.csv = typed.csv;
@@ -214,10 +280,18 @@ ExperimentCommand understand(const Typed& typed, bool is_tune) {
 }
 
 /// What cannot be had, before hours of measuring; empty if all can.
-std::string problem_of(const ExperimentCommand& command) {
+std::string problem_of(const ExperimentCommand& command, const std::string& profile) {
+  std::vector<std::string> others;
+  if (!profile.empty()) others.push_back(profile);
   for (const auto& path : {command.json, command.csv, command.report}) {
-    const std::string problem = path ? output_problem(*path) : std::string();
+    if (!path) continue;
+    for (const std::string& other : others) {
+      if (would_replace(*path, other))
+        return fmt::format("{} and {} are one file, which only one of them can be", other, *path);
+    }
+    const std::string problem = output_problem(*path);
     if (!problem.empty()) return problem;
+    others.push_back(*path);
   }
   return bench::clients_limit_problem(command.load.clients);
 }
@@ -236,14 +310,13 @@ int run(int argc, char** argv) {
   app.require_subcommand(1);
   Typed typed;
   CLI::App* const tune_command = app.add_subcommand("tune", "Find the backlog that a load needs");
-  add_experiment_options(*tune_command, typed, kTuneBacklogs);
+  add_experiment_options(*tune_command, typed, true);
   tune_command
       ->add_option("--server", typed.load.server,
                    "Who serves: reactor, accept-one, reactors, blocking, threads, pool")
       ->capture_default_str()
       ->group("The load");
-  tune_command
-      ->add_option("--target-loss", typed.target_loss, "Share of clients that may lose their first SYN")
+  tune_command->add_option("--target-loss", typed.target_loss, "Share of clients that may be turned away")
       ->capture_default_str()
       ->group("The experiment");
   tune_command->footer(
@@ -256,7 +329,7 @@ int run(int argc, char** argv) {
       "  listen=$(anteroom tune --quiet)                only the number");
   CLI::App* const compare_command =
       app.add_subcommand("compare", "The same load on the reactor and on the textbook's servers");
-  add_experiment_options(*compare_command, typed, kCompareBacklogs);
+  add_experiment_options(*compare_command, typed, false);
   compare_command
       ->add_option("--servers", typed.servers, "Which; the first is what the others are compared with")
       ->capture_default_str()
@@ -266,7 +339,7 @@ int run(int argc, char** argv) {
       ->capture_default_str()
       ->group("The experiment");
   compare_command->add_option("--flows", typed.flows, "Clients at a time in a closed loop")
-      ->capture_default_str()
+      ->default_str(fmt::to_string(kFlows))
       ->group("The experiment");
   compare_command->footer(
       "Examples:\n"
@@ -276,11 +349,17 @@ int run(int argc, char** argv) {
   CLI::App* const report_command = app.add_subcommand("report", "Draw an old run");
   OldRun old_run;
   report_command->add_option("FILE", old_run.path, "What --json wrote; - is the standard input")->required();
-  report_command->add_option("-o,--output", old_run.page,
-                             "The page (default: FILE with .html; - is the standard output)");
+  CLI::Option* const page = report_command->add_option(
+      "-o,--output", old_run.page, "The page (default: FILE with .html; - is the standard output)");
   report_command->add_option("--csv", old_run.csv,
                              "Write the table to this file, comma-separated, instead of the page");
-  report_command->add_option("--fail-if", typed.fail_if, "As of tune; no page is written then")->take_all();
+  report_command
+      ->add_option(
+          "--fail-if", typed.fail_if,
+          "As of tune; no page is written then. Exit status 3 if nothing is broken but the run is not "
+          "to be trusted")
+      ->take_all()
+      ->allow_extra_args(false);
   report_command->footer(
       "Examples:\n  anteroom report run.json\n  anteroom report run.json --csv -\n"
       "  anteroom report run.json --fail-if 'p99>5ms'");
@@ -290,9 +369,11 @@ int run(int argc, char** argv) {
   diff_command->add_option("NEW", old_runs.after, "What --json wrote")->required();
   diff_command->add_option("--json", old_runs.json,
                            "Write it to this file instead; - is the standard output");
-  diff_command->footer("Examples:\n  anteroom diff before.json after.json");
+  diff_command->footer(
+      "Examples:\n  anteroom diff before.json after.json\n\n"
+      "Exit status is 0 also when something got worse: the verdicts are in what --json writes.");
   for (CLI::App* command : {tune_command, compare_command, report_command, diff_command})
-    refuse_empty_words(*command);
+    refuse_words_that_are_none(*command);
   app.footer(
       "Exit status: 0 done, 1 could not run, 2 usage, 3 ran but the answer is not to be trusted, 4 a "
       "--fail-if "
@@ -304,7 +385,10 @@ int run(int argc, char** argv) {
   }
   ExperimentCommand command;
   try {
+    refuse_odd_words(argc, argv);
     app.parse(argc, argv);
+    if (page->count() > 0 && !(old_run.csv.empty() && typed.fail_if.empty()))
+      throw CLI::ArgumentMismatch("report writes no page with --csv or --fail-if, so --output says nothing");
     old_run.fail_if = understand_rules(typed.fail_if);
     if (*tune_command || *compare_command) {
       command = understand(typed, static_cast<bool>(*tune_command));
@@ -313,7 +397,9 @@ int run(int argc, char** argv) {
   } catch (const CLI::Success& help) {
     return app.exit(help);
   } catch (const CLI::Error& error) {
-    const std::string unknown = unknown_word(app);
+    // An option that has no value leaves words behind that are not what is wrong.
+    const bool is_about_a_value = dynamic_cast<const CLI::ArgumentMismatch*>(&error) != nullptr;
+    const std::string unknown = is_about_a_value ? std::string() : unknown_word(app);
     fmt::print(stderr, "anteroom: {} (--help tells more)\n", unknown.empty() ? error.what() : unknown);
     return kUsage;
   } catch (const RunDocumentError& error) {
@@ -323,7 +409,7 @@ int run(int argc, char** argv) {
   ::signal(SIGPIPE, SIG_IGN);
   if (*report_command) return report(old_run);
   if (*diff_command) return diff(old_runs);
-  if (const std::string problem = problem_of(command); !problem.empty()) {
+  if (const std::string problem = problem_of(command, typed.load.profile); !problem.empty()) {
     fmt::print(stderr, "anteroom: {}\n", problem);
     return kUsage;
   }

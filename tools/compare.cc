@@ -30,6 +30,7 @@ using bench::Summary;
 using bench::TrialResult;
 
 constexpr double kSignificance = 0.05;
+constexpr int kPairedBacklog = 4096;  // nobody is to wait for a SYN
 // A closed loop makes as many connections as it can: more than this in a second was never seen here.
 constexpr double kClosedRateMax = 60'000;
 constexpr int kClosedClientsMax = 1'000'000;
@@ -42,7 +43,7 @@ struct RunMetric {
 const std::vector<RunMetric>& metrics() {
   static const std::vector<RunMetric> all{
       {"connections_per_second", [](const TrialResult& t) { return t.connections_per_second; }},
-      {"lost_first_syn", [](const TrialResult& t) { return t.lost_share(); }},
+      {"turned_away", [](const TrialResult& t) { return t.turned_away_share(); }},
       {"first_byte_p99_s",
        [](const TrialResult& t) {
          return std::chrono::duration<double>(t.first_byte.percentile(0.99)).count();
@@ -82,9 +83,22 @@ std::vector<std::size_t> places_of(const std::vector<ServerKind>& servers,
   return places;
 }
 
-std::string verdict_of(double p_holm, const std::optional<double>& ratio) {
-  if (p_holm > kSignificance) return "no difference seen";
-  return ratio.value_or(2) > 1 ? "more" : "less";
+/// Whether the values of one are rather above those of the other, by pairs of them: more than 0 if so.
+int lean(const std::vector<double>& values, const std::vector<double>& base) {
+  int above = 0;
+  for (const double value : values) {
+    for (const double other : base) above += (value > other) - (value < other);
+  }
+  return above;
+}
+
+/// The smallest number of runs of each with which so many comparisons at once could show a difference: the
+/// least p of n against n is 2 / C(2n, n), and Holm multiplies it.
+int runs_to_show(std::size_t comparisons) {
+  int runs = 1;
+  for (double splits = 2; 2 / splits * static_cast<double>(comparisons) > kSignificance; ++runs)
+    splits *= 2.0 * (2.0 * runs + 1) / (runs + 1);  // C(2n+2, n+1) from C(2n, n)
+  return runs;
 }
 
 /// Each server against the first, by runs; p is adjusted for all of them together.
@@ -93,10 +107,12 @@ std::vector<ComparisonRow> compare_by_runs(const ExperimentCommand& command,
   const std::vector<std::size_t> places = places_of(command.servers, trials);
   std::vector<ComparisonRow> rows;
   std::vector<double> p;
+  std::vector<int> leans;
   for (const int backlog : command.backlogs) {
     for (const Loop loop : command.loops) {
       for (std::size_t server = 1; server < command.servers.size(); ++server) {
         for (const RunMetric& metric : metrics()) {
+          if (loop == Loop::kClosed && metric.name != std::string_view("connections_per_second")) continue;
           const auto mine = values(trials, server, backlog, loop, places, metric);
           const auto base = values(trials, 0, backlog, loop, places, metric);
           if (mine.empty() || base.empty()) continue;
@@ -113,6 +129,7 @@ std::vector<ComparisonRow> compare_by_runs(const ExperimentCommand& command,
                           .method = "runs",
                           .n = static_cast<int>(std::min(mine.size(), base.size()))});
           p.push_back(compared.p);
+          leans.push_back(lean(mine, base));
         }
       }
     }
@@ -120,19 +137,20 @@ std::vector<ComparisonRow> compare_by_runs(const ExperimentCommand& command,
   const std::vector<double> adjusted = bench::holm(std::move(p));
   for (std::size_t i = 0; i < rows.size(); ++i) {
     rows[i].p_holm = adjusted[i];
-    rows[i].verdict = verdict_of(adjusted[i], rows[i].ratio);
+    rows[i].verdict = adjusted[i] > kSignificance ? "no difference seen" : leans[i] > 0 ? "more" : "less";
   }
   return rows;
 }
 
 /// What each server costs a connection against the first, side by side on one processor.
 std::vector<ComparisonRow> compare_by_pairs(const ExperimentCommand& command,
-                                            const std::atomic<bool>& interrupted, ProgressLine& progress) {
+                                            const std::atomic<bool>& interrupted, ProgressLine& progress,
+                                            std::vector<std::string>& remarks) {
   std::vector<ComparisonRow> rows;
   for (std::size_t i = 1; i < command.servers.size() && !interrupted.load(); ++i) {
     bench::Scenario first = command.load;
     first.server = command.servers[0];
-    first.backlog = *std::ranges::max_element(command.backlogs);
+    first.backlog = kPairedBacklog;
     bench::Scenario second = first;
     second.server = command.servers[i];
     const bench::PairedOptions options;
@@ -140,7 +158,11 @@ std::vector<ComparisonRow> compare_by_pairs(const ExperimentCommand& command,
       progress.show(fmt::format("CPU a connection, {} against {}: pair {} of {}", bench::name(second.server),
                                 bench::name(first.server), done, options.pairs));
     });
-    if (!pairs.problem.empty()) continue;
+    if (!pairs.problem.empty()) {
+      remarks.push_back(fmt::format("the CPU a connection of {} could not be compared with {}'s: {}",
+                                    bench::name(second.server), bench::name(first.server), pairs.problem));
+      continue;
+    }
     const bench::Estimate& ratio = pairs.ratio;
     rows.push_back({.server = second.server,
                     .against = first.server,
@@ -191,7 +213,7 @@ bool is_narrow(const std::vector<TrialResult>& trials, double share) {
 
 std::string in_words(const ComparisonRow& row) {
   const auto metric = row.metric == "connections_per_second" ? "connections/s"
-                      : row.metric == "lost_first_syn"       ? "clients that lost their first SYN"
+                      : row.metric == "turned_away"          ? "clients turned away"
                       : row.metric == "first_byte_p99_s"     ? "p99 until the first byte"
                                                              : "CPU a connection";
   std::string text =
@@ -204,19 +226,32 @@ std::string in_words(const ComparisonRow& row) {
 }
 
 void print_verdicts(const Run& run, const Terminal& terminal) {
+  std::size_t by_runs = 0;
+  int runs_each = 0;
   bool any = false;
   for (const ComparisonRow& row : run.comparisons) {
-    if (row.verdict == "no difference seen" && row.method != "pairs") continue;
-    fmt::print("  backlog {}{}: {}\n", print_backlog(row.backlog),
-               row.loop == Loop::kClosed ? ", closed loop" : "", in_words(row));
+    const bool is_pair = row.method == "pairs";
+    if (!is_pair) {
+      runs_each = by_runs++ == 0 ? row.n : std::min(runs_each, row.n);
+      if (row.verdict == "no difference seen") continue;
+    }
+    const std::string where = is_pair ? "16 at a time, without this load's stalls"
+                                      : fmt::format("backlog {}{}", print_backlog(row.backlog),
+                                                    row.loop == Loop::kClosed ? ", closed loop" : "");
+    fmt::print("  {}: {}\n", where, in_words(row));
     any = true;
   }
-  if (!any) fmt::print("  no difference seen\n");
-  const int runs_each = run.command.repeat;
-  if (runs_each < 4) {
-    fmt::print("{}", terminal.dim(fmt::format("  {} of each can show no difference by runs, however large: "
-                                              "--repeat 9 can\n",
-                                              runs(runs_each))));
+  if (run.comparisons.empty()) {
+    fmt::print("  nothing was compared\n");
+  } else if (!any) {
+    fmt::print("  no difference seen\n");
+  }
+  const int needed = runs_to_show(by_runs);
+  if (by_runs > 0 && runs_each < needed) {
+    fmt::print("{}", terminal.dim(fmt::format(
+                         "  {} of each cannot show a difference in any of {} comparisons, however "
+                         "large: --repeat {} can\n",
+                         runs(runs_each), by_runs, needed)));
   }
 }
 
@@ -240,10 +275,10 @@ void print_loops(const std::vector<Summary>& rows, const Terminal& terminal) {
     fmt::print(
         "  {}, backlog {}, closed loop: p50 {}, p99 {}, {} connections/s, as a tool says that hears only of "
         "the "
-        "served. By Little's law that is {:.0f} of the {} flows; the others wait and give no sample\n",
+        "served. By Little's law that is {:.0f} of the {} flows{}\n",
         bench::name(row.scenario.server), print_backlog(row.scenario.backlog), print_at(0.5), print_at(0.99),
-        with_commas(static_cast<std::uint64_t>(row.connections_per_second.median)), row.rate_times_latency,
-        row.scenario.flows);
+        whole(row.connections_per_second.median), row.rate_times_latency, row.scenario.flows,
+        row.lost_first_syn.most > 0 ? "; of those who wait for a lost SYN it has not heard" : "");
     any = true;
   }
   if (any) fmt::print("\n");
@@ -296,7 +331,8 @@ int compare(const ExperimentCommand& command, const std::atomic<bool>& interrupt
     run.trials = bench::run_experiment(scenarios_for(command), options, interrupted,
                                        [&](const bench::ExperimentProgress& state) { progress.show(state); });
     run.comparisons = compare_by_runs(command, run.trials);
-    std::ranges::move(compare_by_pairs(command, interrupted, progress), std::back_inserter(run.comparisons));
+    std::ranges::move(compare_by_pairs(command, interrupted, progress, run.remarks),
+                      std::back_inserter(run.comparisons));
   }
   run.took = std::chrono::steady_clock::now() - began;
   run.interrupted = interrupted.load();

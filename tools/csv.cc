@@ -74,7 +74,8 @@ Line line_of(const RunDocument& run, const Row& row) {
   line.number("clients", if_measured(values.clients));
   line.estimate("connections_per_second", values.connections_per_second);
   line.estimate("lost_first_syn", values.lost_first_syn);
-  line.number("lost_first_syn_upper", values.lost_first_syn_upper);
+  line.estimate("turned_away", values.turned_away);
+  line.number("turned_away_upper", values.turned_away_upper);
   line.number("model_loss", values.model_loss);
   for (std::size_t i = 0; i < kFateNames.size(); ++i) {
     line.number(std::string(kFateNames[i]), if_measured(values.fates[i]));

@@ -18,11 +18,12 @@ namespace anteroom::tool {
 /// | `recommended` | `yes` in the row of the recommended backlog, else `no`; empty in a compare |
 /// | `runs`, `void_runs`, `clients` | runs that count, runs that do not, clients of all that count |
 /// | `connections_per_second` | estimate |
-/// | `lost_first_syn`, `lost_first_syn_upper`, `model_loss` | estimate, share of clients; its one-sided 95 %
-/// upper bound; what the model says | | `served_at_once` … `not_started` | clients of all runs by fate,
-/// twelve columns | | `ghosts`, `listen_overflows`, `listen_drops`, `syn_retransmits`, `first_stall_drops` |
-/// estimates, a run | | `law` | what rate × stall − (backlog + 1) says of `first_stall_drops` | |
-/// `deepest_queue`, `server_cpu_s_per_connection` | estimates | | `first_byte_p50_s`, `_p90_s`, `_p99_s`,
+/// | `lost_first_syn`, `turned_away` | estimates, shares of clients | | `turned_away_upper`, `model_loss` |
+/// its one-sided 95 % upper bound; what the model says of `lost_first_syn` | | `served_at_once` …
+/// `not_started` | clients of all runs by fate, twelve columns | | `ghosts`, `listen_overflows`,
+/// `listen_drops`, `syn_retransmits`, `first_stall_drops` | estimates, a run | | `law` | what rate × stall −
+/// (backlog + 1) says of `first_stall_drops` | | `deepest_queue`, `server_cpu_s_per_connection` | estimates |
+/// | `first_byte_p50_s`, `_p90_s`, `_p99_s`,
 /// `_p99_9_s`, `_max_s`, `first_byte_unserved`, `first_byte_lower_bounds` | latencies of all clients of all
 /// runs; how many of them are ages of unserved clients; the percentiles that are therefore only known to be
 /// larger, with a space between | | `connect_p50_s` … `connect_lower_bounds` | the same, until the socket was

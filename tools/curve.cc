@@ -63,9 +63,9 @@ struct Bar {
 };
 
 std::optional<Bar> bar_of(const Row& row) {
-  if (!row.measured || !row.measured->lost_first_syn) return std::nullopt;
-  return Bar{.median = row.measured->lost_first_syn->median,
-             .worst = row.measured->lost_first_syn->largest(),
+  if (!row.measured || !row.measured->loss()) return std::nullopt;
+  return Bar{.median = row.measured->loss()->median,
+             .worst = row.measured->loss()->largest(),
              .model = row.measured->model_loss};
 }
 
@@ -268,8 +268,8 @@ class Drawing {
   }
 
   std::string legend() && {
-    std::string bars =
-        fmt::format("{} lost in the median run, {} in the worst one", glyphs_.blocks.back(), glyphs_.faint);
+    std::string bars = fmt::format("{} turned away in the median run, {} in the worst one",
+                                   glyphs_.blocks.back(), glyphs_.faint);
     if (has_model_) bars += fmt::format(", {} the model", glyphs_.model);
     if (has_recommended_) bars += fmt::format(", {} the recommended backlog", glyphs_.recommended);
     paragraph(bars);
@@ -301,8 +301,7 @@ class Drawing {
 
   void header(double end) {
     Ruler words(static_cast<std::size_t>(layout_.columns));
-    words.put(layout_.bar_at(),
-              layout_.bar >= 30 ? "clients that lost their first SYN" : "lost their first SYN");
+    words.put(layout_.bar_at(), layout_.bar >= 30 ? "clients that were turned away" : "turned away");
     if (layout_.strip) words.put(layout_.strip_at() + 1, "until the first byte, every client");
     line(words.text(), &Terminal::dim);
 

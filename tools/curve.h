@@ -8,10 +8,11 @@
 
 namespace anteroom::tool {
 
-/// The curve that a run is about: for each backlog a bar as long as the share of clients that lost their
-/// first SYN, in which the eye finds the knee. Solid up to the median run, faint up to the worst one, and
-/// where the model says it ends there is a mark. The scale is asinh: even below 0.1 %, logarithmic above, so
-/// that 0.1 % is seen beside 26 %, and zero is nothing. A loss, however small, has at least a trace.
+/// The curve that a run is about: for each backlog a bar as long as the share of clients that were turned
+/// away (lost their first SYN, or became ghosts), in which the eye finds the knee. Solid up to the median
+/// run, faint up to the worst one, and where the model says it ends there is a mark. The scale is asinh: even
+/// below 0.1 %, logarithmic above, so that 0.1 % is seen beside 26 %, and zero is nothing. A loss, however
+/// small, has at least a trace.
 ///
 /// Beside it, from 90 columns on, when the clients got their first byte: a strip on a scale of logarithms, in
 /// which each cell is the darker, the more clients it has (those who never got one are in it with their age).

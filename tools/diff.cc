@@ -52,8 +52,13 @@ std::string print_seconds(double seconds, const Terminal& terminal) {
   return short_duration(std::chrono::nanoseconds(std::llround(seconds * 1e9)), terminal);
 }
 
-const std::array<Metric, 6> kMetrics{{
-    {"lost_first_syn", "lost 1st SYN", false,
+constexpr std::string_view kTurnedAway = "turned_away";
+constexpr std::string_view kLostFirstSyn = "lost_first_syn";
+
+const std::array<Metric, 7> kMetrics{{
+    {kTurnedAway.data(), "turned away", false, [](const Measured& row) { return median_of(row.turned_away); },
+     &Trial::turned_away, [](double value, const Terminal&) { return share(value); }},
+    {kLostFirstSyn.data(), "lost 1st SYN", false,
      [](const Measured& row) { return median_of(row.lost_first_syn); }, &Trial::lost_first_syn,
      [](double value, const Terminal&) { return share(value); }},
     {"first_byte_p99_s", "first byte p99", false, [](const Measured& row) { return row.first_byte.p99; },
@@ -219,7 +224,15 @@ Change change_of(const Metric& metric, const Row& before, const Row& after) {
   return change;
 }
 
+bool tells_who_was_turned_away(const RunDocument& run) {
+  return std::ranges::any_of(run.rows,
+                             [](const Row& row) { return row.measured && row.measured->turned_away; });
+}
+
+/// The loss is one metric, not two: who was turned away, but for older runs, which know only of lost SYNs.
 void match_rows(Diff& diff, const RunDocument& before, const RunDocument& after) {
+  const std::string_view other_loss =
+      tells_who_was_turned_away(before) && tells_who_was_turned_away(after) ? kLostFirstSyn : kTurnedAway;
   for (const Row& old : before.rows) {
     const auto now = std::ranges::find(after.rows, old.name, &Row::name);
     if (now == after.rows.end()) {
@@ -228,7 +241,9 @@ void match_rows(Diff& diff, const RunDocument& before, const RunDocument& after)
     }
     RowDiff& row = diff.rows.emplace_back();
     row.name = old.name;
-    for (const Metric& metric : kMetrics) row.changes.push_back(change_of(metric, old, *now));
+    for (const Metric& metric : kMetrics) {
+      if (metric.field != other_loss) row.changes.push_back(change_of(metric, old, *now));
+    }
   }
   for (const Row& now : after.rows) {
     if (std::ranges::find(before.rows, now.name, &Row::name) == before.rows.end()) {

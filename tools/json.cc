@@ -64,7 +64,10 @@ Json fates_json(const bench::Fates& fates) {
   return json;
 }
 
-Json latencies_json(const Latencies& latencies) {
+/// Of a closed loop without the flows that were under way when the time was up, as the tools have it.
+Json latencies_json(const Latencies& all, bool only_finished) {
+  Latencies latencies = all;
+  if (only_finished) latencies.forget_unfinished();
   Json json{{"p50", seconds(latencies.percentile(0.5))},
             {"p90", seconds(latencies.percentile(0.9))},
             {"p99", seconds(latencies.percentile(0.99))},
@@ -102,12 +105,14 @@ Json row_json(const Summary& row) {
             {"runs", row.runs},
             {"void_runs", row.void_runs}};
   if (row.runs == 0) return json;
-  Json lost = estimate_json(row.lost_first_syn);
-  lost["upper"] = row.loss_upper;
+  Json turned_away = estimate_json(row.turned_away);
+  turned_away["upper"] = or_null(row.loss_upper);
+  const bool is_closed = row.scenario.loop == bench::Loop::kClosed;
   json.update(
       Json{{"clients", row.clients},
            {"connections_per_second", estimate_json(row.connections_per_second, false)},
-           {"lost_first_syn", std::move(lost)},
+           {"lost_first_syn", estimate_json(row.lost_first_syn)},
+           {"turned_away", std::move(turned_away)},
            {"model_loss", or_null(row.forecast_loss)},
            {"model", row.forecast_loss ? Json(row.model) : Json(nullptr)},
            {"fates", fates_json(row.fates)},
@@ -119,14 +124,14 @@ Json row_json(const Summary& row) {
            {"law", or_null(row.stall_loss)},
            {"deepest_queue", estimate_json(row.deepest_queue)},
            {"server_cpu_s_per_connection", estimate_json(row.server_cpu_s)},
-           {"first_byte_s", latencies_json(row.first_byte)},
-           {"connect_s", latencies_json(row.connect)},
+           {"first_byte_s", latencies_json(row.first_byte, is_closed)},
+           {"connect_s", latencies_json(row.connect, is_closed)},
            {"queue_wait_s", wait_json(row.queue_wait)},
            {"little", {{"in_system", row.mean_in_system}, {"rate_times_latency", row.rate_times_latency}}},
            {"histograms",
             {{"first_byte", bins_json(row.first_byte.finished())},
              {"connect", bins_json(row.connect.finished())},
-             {"unfinished", bins_json(row.first_byte.unfinished())}}},
+             {"unfinished", bins_json(is_closed ? Histogram() : row.first_byte.unfinished())}}},
            {"queue_over_time", {{"step_s", seconds(row.depth_step)}, {"depth", row.depth_over_time}}}});
   return json;
 }
@@ -161,7 +166,8 @@ Json books_json(const std::vector<bench::Account>& books) {
 
 Json cycles_json(const std::vector<bench::Cycle>& cycles) {
   Json json = Json::array();
-  for (const bench::Cycle& cycle : cycles) json.push_back({{"clients", cycle.clients}, {"lost", cycle.lost}});
+  for (const bench::Cycle& cycle : cycles)
+    json.push_back({{"clients", cycle.clients}, {"turned_away", cycle.lost}, {"deepest_queue", cycle.peak}});
   return json;
 }
 
@@ -181,9 +187,10 @@ Json trial_json(const TrialResult& trial) {
       {"fates", fates_json(trial.fates)},
       {"served_after", trial.served_after},
       {"lost_first_syn", trial.lost_first_syn},
+      {"turned_away", trial.turned_away},
       {"cycles", cycles_json(trial.cycles)},
-      {"first_byte_s", latencies_json(trial.first_byte)},
-      {"connect_s", latencies_json(trial.connect)},
+      {"first_byte_s", latencies_json(trial.first_byte, scenario.loop == bench::Loop::kClosed)},
+      {"connect_s", latencies_json(trial.connect, scenario.loop == bench::Loop::kClosed)},
       {"queue_wait_s", wait_json(trial.queue_wait)},
       {"connections_per_second", trial.connections_per_second},
       {"deepest_queue", trial.deepest_queue},
@@ -310,7 +317,7 @@ Json theory_json(const std::vector<Summary>& rows) {
                     {"backlog", backlog_json(row.scenario.backlog)},
                     {"model", row.model},
                     {"predicted_loss", *row.forecast_loss},
-                    {"measured_loss", row.lost_first_syn.median}});
+                    {"measured_loss", row.turned_away.median}});
   }
   return json;
 }
@@ -354,6 +361,7 @@ Json tune_document(const Run& run, const bench::Advice& advice) {
                     {"deepest_queue_low", advice.deepest_queue.low},
                     {"deepest_queue_high", advice.deepest_queue.high},
                     {"lossless_trials", advice.lossless_trials},
+                    {"schedules", advice.schedules},
                     {"headroom", advice.found() ? Json(advice.headroom()) : Json(nullptr)},
                     {"predicted_depth", or_null(advice.predicted_depth)},
                     {"upper_bound", or_null(advice.places_max)},

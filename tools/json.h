@@ -38,6 +38,7 @@ struct Run {
   std::chrono::nanoseconds took{0};
   std::optional<bool> until_met;
   std::vector<ComparisonRow> comparisons;  ///< of `compare`
+  std::vector<std::string> remarks;        ///< more notes
 };
 
 /// What is written for `tune` and `compare`, as tools/JSON.md has it.

@@ -25,7 +25,12 @@ constexpr std::chrono::milliseconds kBurstEvery{500};
 /// could be served.
 constexpr std::chrono::milliseconds kPatience{1500};
 constexpr std::chrono::seconds kPatienceMax{60};  // before the kernel gives up, after 67 s
-constexpr std::chrono::milliseconds kStall{100};  // of a rate with no stall named
+constexpr std::chrono::milliseconds kStall{100};  // of a load with no rate, no burst and no stall named
+/// The kernel sends a SYN again after 1 s (TCP_TIMEOUT_INIT): with a longer road that happens though nothing
+/// was lost.
+constexpr std::chrono::milliseconds kRttMax{900};
+constexpr double kLossMax = 0.5;
+constexpr int kThreads = 8;
 
 /// What runs without a word: a bit of everything that fills a queue, in a second of it.
 bench::Scenario mixed_load() {
@@ -48,32 +53,62 @@ nanoseconds parse_time(const std::string& option, const std::string& text) {
   return *duration;
 }
 
-void understand_bursts(const TypedLoad& typed, bench::Scenario& load) {
+/// What --burst says: "500@1s".
+struct TypedBurst {
+  std::optional<int> clients;
+  std::optional<nanoseconds> every;
+};
+
+TypedBurst parse_burst(const std::string& text) {
+  const std::size_t at = text.find('@');
+  if (at == 0 || text.ends_with('@')) refuse("--burst", text, "a number of clients, such as 500 or 500@1s");
+  TypedBurst burst;
+  if (!text.empty()) burst.clients = parse_whole("--burst", text.substr(0, at), 1, kClientsMax);
+  if (at != std::string::npos) burst.every = parse_time("--burst", text.substr(at + 1));
+  return burst;
+}
+
+/// A burst and nothing else.
+void understand_one_burst(const TypedLoad& typed, const TypedBurst& burst, bench::Scenario& load) {
+  if (burst.every) refuse("--burst", typed.burst, "of use without --rate, which goes on between bursts");
+  if (burst.clients && !typed.clients.empty())
+    refuse("--burst", typed.burst, "needed with --clients: say one of them");
+  load.arrival = Arrival::kBurst;
+  load.rate = 0;
+  if (burst.clients) load.clients = *burst.clients;
+}
+
+/// Bursts on top of a rate.
+void understand_bursts(const TypedLoad& typed, const TypedBurst& burst, bench::Scenario& load) {
+  if (!burst.clients)
+    throw CLI::ValidationError("--burst",
+                               fmt::format("needs a number of clients with {}, such as 500 or 500@1s",
+                                           typed.rate.empty() ? "--profile" : "--rate"));
+  load.burst = *burst.clients;
+  load.burst_every = burst.every.value_or(kBurstEvery);
+  if (load.burst_every < std::chrono::milliseconds(1))
+    refuse("--burst", typed.burst, "a burst every millisecond at most");
+}
+
+void understand_burst(const TypedLoad& typed, bench::Scenario& load) {
   if (!typed.within.empty()) load.burst_within = parse_time("--within", typed.within);
-  if (!typed.is_burst) {
-    if (!typed.within.empty() && load.burst == 0) refuse("--within", typed.within, "of use without --burst");
-    return;
+  if (typed.is_burst) {
+    const TypedBurst burst = parse_burst(typed.burst);
+    if (typed.arrival == "ramp") refuse("--arrival", typed.arrival, "of use with --burst");
+    if (typed.rate.empty() && typed.profile.empty()) {
+      understand_one_burst(typed, burst, load);
+    } else {
+      understand_bursts(typed, burst, load);
+    }
+  } else if (!typed.within.empty() && load.burst == 0) {
+    refuse("--within", typed.within, "of use without --burst");
   }
-  const std::size_t at = typed.burst.find('@');
-  const std::string size = typed.burst.substr(0, at);
-  const bool has_size = !size.empty();
-  if (typed.rate.empty() && typed.profile.empty()) {
-    if (at != std::string::npos)
-      refuse("--burst", typed.burst, "of use without --rate, which goes on between bursts");
-    if (has_size && !typed.clients.empty())
-      refuse("--burst", typed.burst, "needed with --clients: say one of them");
-    load.arrival = Arrival::kBurst;
-    load.rate = 0;
-    if (has_size) load.clients = parse_whole("--burst", size, 1, kClientsMax);
-    return;
+  // Each is shifted by up to a quarter of the period: beyond half of it they would run into one another.
+  if (load.burst > 0 && load.burst_within * 2 > load.burst_every) {
+    refuse(
+        "--within", typed.within,
+        fmt::format("at most half of the {} from burst to burst", bench::print_duration(load.burst_every)));
   }
-  if (!has_size)
-    refuse("--burst", typed.burst, "a number of clients, such as 500 or 500@1s, which --rate needs");
-  load.burst = parse_whole("--burst", size, 1, kClientsMax);
-  load.burst_every =
-      at == std::string::npos ? nanoseconds(kBurstEvery) : parse_time("--burst", typed.burst.substr(at + 1));
-  if (load.burst_every < std::chrono::milliseconds(1) || load.burst_every <= load.burst_within)
-    refuse("--burst", typed.burst, "every millisecond at most, and longer than --within");
 }
 
 void understand_arrival(const TypedLoad& typed, bench::Scenario& load) {
@@ -88,20 +123,29 @@ void understand_arrival(const TypedLoad& typed, bench::Scenario& load) {
       refuse("--arrival", typed.arrival, "one of steady, poisson, on-off, ramp");
     load.arrival = *arrival;
   }
-  if (load.dispersion != 1 && load.arrival != Arrival::kPoisson)
+  if (load.dispersion != 1 && load.arrival != Arrival::kPoisson) {
+    if (typed.dispersion.empty())
+      refuse("--arrival", typed.arrival, "poisson, as the dispersion of the --profile needs");
     refuse("--dispersion", typed.dispersion, "of use but with --arrival poisson");
+  }
   const bool is_on_off = load.arrival == Arrival::kOnOff;
   load.on = typed.on.empty() ? nanoseconds(std::chrono::milliseconds(is_on_off ? 50 : 0))
                              : parse_time("--on", typed.on);
   load.off = typed.off.empty() ? nanoseconds(std::chrono::milliseconds(is_on_off ? 150 : 0))
                                : parse_time("--off", typed.off);
-  if (is_on_off != (load.on > nanoseconds(0)))
-    refuse("--on", typed.on, is_on_off ? "longer than nothing" : "of use but with --arrival on-off");
+  if (is_on_off && load.on == load.on.zero()) refuse("--on", typed.on, "longer than nothing");
+  for (const auto& [option, text] : {std::pair("--on", typed.on), std::pair("--off", typed.off)}) {
+    if (!is_on_off && !text.empty()) refuse(option, text, "of use but with --arrival on-off");
+  }
 }
 
 void understand_stall(const TypedLoad& typed, bench::Scenario& load) {
   if (!typed.stall.empty()) load.stall = parse_time("--stall", typed.stall);
-  if (!typed.stall_every.empty()) load.stall_every = parse_time("--stall-every", typed.stall_every);
+  if (!typed.stall_every.empty()) {
+    load.stall_every = parse_time("--stall-every", typed.stall_every);
+    if (load.stall_every > load.stall_every.zero() && load.stall_every < std::chrono::milliseconds(1))
+      refuse("--stall-every", typed.stall_every, "a millisecond or more");
+  }
   if (load.stall_every > nanoseconds(0) &&
       (load.stall_every <= load.stall || load.stall == load.stall.zero()))
     refuse("--stall-every", bench::print_duration(load.stall_every), "longer than --stall, which it needs");
@@ -114,13 +158,30 @@ void understand_stall(const TypedLoad& typed, bench::Scenario& load) {
 
 void understand_road(const TypedLoad& typed, bench::Scenario& load) {
   if (!typed.rtt.empty()) load.rtt = parse_time("--rtt", typed.rtt);
-  if (load.rtt > std::chrono::seconds(10)) refuse("--rtt", typed.rtt, "at most 10s");
-  if (!typed.loss.empty()) load.loss = parse_share("--loss", typed.loss, 1);
+  if (load.rtt >= kRttMax)
+    refuse("--rtt", typed.rtt, "below 900ms: the SYNs would be sent again with nothing dropped");
+  if (!typed.loss.empty()) load.loss = parse_share("--loss", typed.loss, kLossMax);
   for (const std::string& text : typed.sysctls) {
     const auto sysctl = bench::parse_sysctl(text);
     if (!sysctl) refuse("--sysctl", text, "a sysctl of the network, such as net.ipv4.tcp_syncookies=0");
     load.sysctls.push_back(*sysctl);
   }
+}
+
+/// How long the clients wait, which has to be longer than a stall.
+nanoseconds understand_patience(const TypedLoad& typed, const bench::Scenario& load) {
+  if (!typed.patience.empty()) {
+    const nanoseconds patience = parse_time("--patience", typed.patience);
+    if (patience <= load.stall || patience > kPatienceMax)
+      refuse("--patience", typed.patience, "longer than the stall and at most 60s");
+    return patience;
+  }
+  const nanoseconds patience = load.stall + 2 * load.rtt + kPatience;
+  if (patience > kPatienceMax) {
+    refuse(typed.stall.empty() ? "--profile" : "--stall", bench::print_duration(load.stall),
+           "short enough for a stall: the clients' patience, which is longer, would exceed 60s");
+  }
+  return patience;
 }
 
 /// As many as the load needs to show what the stall does: half a second, or three stalls, or two periods of
@@ -207,7 +268,7 @@ bench::Scenario understand_load(const TypedLoad& typed) {
   bench::Scenario load;
   const bool is_named = typed.is_burst || !typed.rate.empty() || !typed.arrival.empty() ||
                         !typed.dispersion.empty() || !typed.stall.empty() || !typed.stall_every.empty() ||
-                        !typed.profile.empty();
+                        !typed.profile.empty() || !typed.on.empty() || !typed.off.empty();
   if (!is_named) {
     load = mixed_load();
   } else if (!typed.profile.empty()) {
@@ -218,7 +279,7 @@ bench::Scenario understand_load(const TypedLoad& typed) {
     if (typed.rate.empty() && !typed.is_burst) load.stall = kStall;
   }
   if (is_named) understand_arrival(typed, load);
-  understand_bursts(typed, load);
+  understand_burst(typed, load);
   understand_stall(typed, load);
   understand_road(typed, load);
 
@@ -226,17 +287,14 @@ bench::Scenario understand_load(const TypedLoad& typed) {
   if (!server)
     refuse("--server", typed.server, "one of reactor, accept-one, reactors, blocking, threads, pool");
   load.server = *server;
-  load.threads = typed.threads;
+  load.threads = typed.threads.empty() ? kThreads : parse_whole("--threads", typed.threads, 1, 1000);
   const auto handler = bench::Handler::parse(typed.handler);
   if (!handler)
     refuse("--handler", typed.handler,
            "none, or one of wait:5ms, compute:200us, block:1ms, with :exponential");
   load.handler = *handler;
 
-  load.patience =
-      typed.patience.empty() ? load.stall + load.rtt + kPatience : parse_time("--patience", typed.patience);
-  if (load.patience <= load.stall || load.patience > kPatienceMax)
-    refuse("--patience", bench::print_duration(load.patience), "longer than the stall and at most 60s");
+  load.patience = understand_patience(typed, load);
   if (!typed.clients.empty()) {
     load.clients = parse_whole("--clients", typed.clients, 1, kClientsMax);
   } else if (is_named && !(load.arrival == Arrival::kBurst && !typed.burst.empty())) {
@@ -251,26 +309,33 @@ void add_load_options(CLI::App& app, TypedLoad& typed) {
     return app.add_option(option, into, help)->group(load);
   };
   add("--clients", typed.clients,
-      "How many clients call (default: 2000 in a burst, else half a second of --rate or more)");
+      "How many clients call (default: 4800 if no load is named; 2000 in a burst; else those of half a "
+      "second, of three stalls, of two "
+      "periods of stalls or bursts, or of four of on and off, whichever takes longest)");
   app.add_option_function<std::string>(
          "--burst",
          [&typed](const std::string& text) {
            typed.is_burst = true;
            typed.burst = text;
          },
-         "So many call at once; with --rate, 500@1s is 500 about every second")
+         "So many call at once; with --rate, 500@1s is 500 about every second (EVERY is 500ms by default)")
       ->expected(0, 1)
       ->trigger_on_parse()
       ->type_name("[N[@EVERY]]")
       ->group(load);
-  add("--within", typed.within, "The time in which the clients of a burst call (default: as fast as can be)");
-  add("--rate", typed.rate, "Clients a second");
+  add("--within", typed.within,
+      "The time in which the clients of a burst call (default: as fast as can be); "
+      "at most half of @EVERY");
+  add("--rate", typed.rate,
+      "Clients a second (default: 5000 if --arrival, --dispersion or a stall is named; none in a burst)");
   add("--arrival", typed.arrival, "How they come: steady (default), poisson for at random, on-off, ramp");
   add("--dispersion", typed.dispersion,
       "Variance over mean of their number: 1 is Poisson, more comes in clumps");
   add("--on", typed.on, "Of --arrival on-off (default: 50ms)");
   add("--off", typed.off, "Of --arrival on-off (default: 150ms)");
-  add("--stall", typed.stall, "How long the server accepts nobody, such as 100ms");
+  add("--stall", typed.stall,
+      "How long the server accepts nobody, such as 100ms (which is the default if neither --rate nor --burst "
+      "nor --profile is named; else none)");
   add("--stall-every", typed.stall_every, "How often that happens (default: once)");
   add("--stall-jitter", typed.stall_jitter,
       "By how much of its period each is shifted at random, such as 50%");
@@ -278,20 +343,19 @@ void add_load_options(CLI::App& app, TypedLoad& typed) {
       "What each guest costs: wait:5ms, compute:200us (holds the processor), block:1ms (holds the loop); "
       ":exponential draws it at random")
       ->capture_default_str();
-  add("--rtt", typed.rtt, "Round-trip time between clients and server, by a delay line");
-  add("--loss", typed.loss, "Share of packets that the delay line loses each way, such as 0.5%");
+  add("--rtt", typed.rtt, "Round-trip time between clients and server, by a delay line; below 900ms");
+  add("--loss", typed.loss, "Share of packets that the delay line loses each way, such as 0.5%; 50% at most");
   app.add_option("--sysctl", typed.sysctls,
                  "Set in the trials' own network, such as net.ipv4.tcp_syncookies=0")
       ->group(load)
-      ->take_all();
+      ->take_all()
+      ->allow_extra_args(false);
   add("--profile", typed.profile,
       "A file with the rate, dispersion and stalls of a real server (tools/JSON.md)");
   add("--patience", typed.patience, "How long after the last call the others still wait")
-      ->default_str("1500ms and the stall");
-  app.add_option("--threads", typed.threads, "Threads of the servers pool and reactors")
-      ->check(CLI::Range(1, 1000))
-      ->capture_default_str()
-      ->group(load);
+      ->default_str("1500ms, the stall and two round trips");
+  add("--threads", typed.threads, "Threads of the servers pool and reactors")
+      ->default_str(fmt::to_string(kThreads));
 }
 
 }  // namespace anteroom::tool

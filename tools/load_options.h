@@ -32,7 +32,7 @@ struct TypedLoad {
   std::vector<std::string> sysctls;
   std::string patience;
   std::string profile;
-  int threads = 8;
+  std::string threads;
 };
 
 /// --clients, --burst, --rate and all others that say what the load is. They write into `typed`, which must

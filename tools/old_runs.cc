@@ -19,7 +19,7 @@ namespace {
 
 /// Writes, and says so if nobody would know where. Returns the exit status.
 int write(const std::string& path, const std::string& text) {
-  const std::string problem = write_output(path, text);
+  const std::string problem = write_output(path, text);  // a full disk is found out only now
   if (!problem.empty()) {
     fmt::print(stderr, "anteroom: {}\n", problem);
     return kCouldNotRun;
@@ -32,6 +32,39 @@ int refuse_document(const RunDocumentError& error) {
   return kUsage;
 }
 
+/// Says why nothing can be written there, or that this would destroy what is read; empty if it can.
+std::string problem_with(const std::string& output, const std::vector<std::string>& inputs) {
+  for (const std::string& input : inputs) {
+    if (would_replace(output, input))
+      return fmt::format("{} would be written over {}, which is read", printable(output),
+                         name_of_file(input));
+  }
+  return output_problem(output);
+}
+
+int refuse_output(const std::string& problem) {
+  fmt::print(stderr, "anteroom: {}\n", problem);
+  return kUsage;
+}
+
+/// Why rules that are kept prove nothing; empty if they do.
+std::string why_not_trusted(const RunDocument& run) {
+  if (run.interrupted) return "the run was interrupted: not to be trusted";
+  if (run.is_tune && !run.recommended) return "the run recommends nothing: not to be trusted";
+  if (run.confirmed == false) return "no trial has confirmed the recommendation: not to be trusted";
+  return {};
+}
+
+int hold_rules_against(const Json& document, const std::vector<Rule>& rules) {
+  const std::vector<std::string> broken = broken_rules(document, rules);
+  for (const std::string& sentence : broken) fmt::print(stderr, "anteroom: {}\n", sentence);
+  if (!broken.empty()) return kRuleBroken;
+  const std::string why = why_not_trusted(understand(document));
+  if (why.empty()) return kDone;
+  fmt::print(stderr, "anteroom: {}\n", why);
+  return kNotToBeTrusted;
+}
+
 std::string page_of(const OldRun& run) {
   if (!run.page.empty()) return run.page;
   if (run.path == "-") return "-";
@@ -42,15 +75,16 @@ std::string page_of(const OldRun& run) {
 
 int report(const OldRun& run) try {
   const Json document = read_run(run.path);
-  if (!run.fail_if.empty()) {
-    const std::vector<std::string> broken = broken_rules(document, run.fail_if);
-    for (const std::string& sentence : broken) fmt::print(stderr, "anteroom: {}\n", sentence);
-    if (run.csv.empty()) return broken.empty() ? kDone : kRuleBroken;
-    const int status = write(run.csv, csv(document));
-    return status == kDone && !broken.empty() ? kRuleBroken : status;
-  }
-  if (!run.csv.empty()) return write(run.csv, csv(document));
+  const bool draws = run.fail_if.empty() && run.csv.empty();
   const std::string page = page_of(run);
+  if (const std::string& output = draws ? page : run.csv; !output.empty()) {
+    const std::string problem = problem_with(output, {run.path});
+    if (!problem.empty()) return refuse_output(problem);
+  }
+  if (!draws) {
+    const int status = run.csv.empty() ? int{kDone} : write(run.csv, csv(document));
+    return status != kDone || run.fail_if.empty() ? status : hold_rules_against(document, run.fail_if);
+  }
   const int status = write(page, report_html(print(document)));
   if (status == kDone && page != "-") fmt::print("{}\n", page);
   return status;
@@ -61,7 +95,10 @@ int report(const OldRun& run) try {
 int diff(const OldRuns& runs) try {
   const Json before = read_run(runs.before);
   const Diff changes = diff(before, read_run(runs.after));
-  if (!runs.json.empty()) return write(runs.json, print(diff_json(changes)));
+  if (!runs.json.empty()) {
+    const std::string problem = problem_with(runs.json, {runs.before, runs.after});
+    return problem.empty() ? write(runs.json, print(diff_json(changes))) : refuse_output(problem);
+  }
   return write("-", print_diff(changes, Terminal::of(STDOUT_FILENO)));
 } catch (const RunDocumentError& error) {
   return refuse_document(error);

@@ -22,7 +22,8 @@ struct OldRuns {
   std::string json;  ///< instead of the text, if not empty
 };
 
-/// Draws a run as a page, or writes its table, or looks whether it breaks a rule. Returns the exit status.
+/// Draws a run as a page, or writes its table, or looks whether it breaks a rule, which a run that is not to
+/// be trusted cannot say. Returns the exit status.
 int report(const OldRun& run);
 
 /// Tells what changed. Returns the exit status.

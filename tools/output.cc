@@ -37,7 +37,8 @@ bool is_regular_or_new(const std::string& path) {
 /// Where a symbolic link leads.
 std::string target_of(const std::string& path) {
   std::error_code error;
-  const std::filesystem::path target = std::filesystem::weakly_canonical(path, error);
+  const std::filesystem::path target =
+      std::filesystem::weakly_canonical(std::filesystem::absolute(path), error);
   return error ? path : target.string();
 }
 
@@ -48,12 +49,24 @@ std::string part_of(const std::string& path) { return target_of(path) + ".part";
 std::string output_problem(const std::string& path) {
   if (path == "-") return {};
   struct stat status {};
-  const std::string asked = is_regular_or_new(path) ? part_of(path) : path;
+  if (::stat(path.c_str(), &status) == 0 && !S_ISREG(status.st_mode)) {
+    if (S_ISDIR(status.st_mode)) errno = EISDIR;
+    // Not opened: a pipe would block, or its reader would take the close for the end.
+    return !S_ISDIR(status.st_mode) && ::access(path.c_str(), W_OK) == 0 ? std::string() : last_words(path);
+  }
+  const std::string asked = part_of(path);
   const bool exists = ::stat(asked.c_str(), &status) == 0;
   const Fd file(::open(asked.c_str(), O_WRONLY | O_CREAT | O_CLOEXEC, 0666));
   if (!file) return last_words(path);
   if (!exists) ::unlink(asked.c_str());
   return {};
+}
+
+bool would_replace(const std::string& output, const std::string& other) {
+  if (output == "-" || !is_regular_or_new(output)) return false;
+  std::error_code error;
+  if (std::filesystem::equivalent(output, other == "-" ? "/dev/stdin" : other, error)) return true;
+  return other != "-" && target_of(output) == target_of(other);
 }
 
 std::string write_output(const std::string& path, const std::string& text) {

@@ -5,8 +5,7 @@
 #include <algorithm>
 #include <chrono>
 #include <cmath>
-#include <fstream>
-#include <iostream>
+#include <initializer_list>
 #include <nlohmann/json.hpp>
 #include <string_view>
 
@@ -19,20 +18,23 @@ using std::chrono::nanoseconds;
 
 class Profile {
  public:
-  explicit Profile(const std::string& path) : path_(path) {
-    try {
-      if (path == "-") {
-        json_ = Json::parse(std::cin);
-      } else {
-        std::ifstream file(path);
-        if (!file) throw RunDocumentError(fmt::format("cannot read {}", path));
-        json_ = Json::parse(file);
-      }
-    } catch (const Json::exception&) {
-      throw RunDocumentError(fmt::format("{} is no JSON", path));
-    }
+  explicit Profile(const std::string& path) : name_(name_of_file(path)), json_(read_json(path)) {
     if (!json_.is_object() || !json_.contains("schema") || json_["schema"] != "anteroom.profile/1")
-      throw RunDocumentError(fmt::format("{} is no profile: its schema has to be anteroom.profile/1", path));
+      throw RunDocumentError(fmt::format("{} is no profile: its schema has to be anteroom.profile/1", name_));
+    has_only(json_, "a profile", {"schema", "rate", "dispersion", "for_s", "stalls"});
+  }
+
+  [[noreturn]] void fail(const std::string& why) const {
+    throw RunDocumentError(fmt::format("{}: {}", name_, why));
+  }
+
+  /// A field that is misspelled would be one that was not given.
+  void has_only(const Json& object, std::string_view what,
+                std::initializer_list<std::string_view> known) const {
+    for (const auto& [field, value] : object.items()) {
+      if (std::ranges::count(known, std::string_view(field)) == 0)
+        fail(fmt::format("{} has no {}, but {}", what, printable(field, 40), fmt::join(known, ", ")));
+    }
   }
 
   double number(const Json& object, const char* field, double least, double most, double otherwise) const {
@@ -40,13 +42,13 @@ class Profile {
     const Json& value = object[field];
     const double number = value.is_number() ? value.get<double>() : std::nan("");
     if (number >= least && number <= most) return number;
-    throw RunDocumentError(fmt::format("{}: {} has to be a number from {} to {}", path_, field, least, most));
+    fail(fmt::format("{} has to be a number from {} to {}", field, least, most));
   }
 
   const Json& json() const noexcept { return json_; }
 
  private:
-  std::string path_;
+  std::string name_;
   Json json_;
 };
 
@@ -60,14 +62,17 @@ bench::Scenario read_profile(const std::string& path) {
   bench::Scenario load;
   load.arrival = bench::Arrival::kPoisson;
   load.rate = profile.number(json, "rate", 1, 1e6, 0);
-  if (load.rate == 0) throw RunDocumentError(fmt::format("{}: there is no rate", path));
+  if (load.rate == 0) profile.fail("there is no rate");
   load.dispersion = std::max(profile.number(json, "dispersion", 0, 1e4, 1), 1.0);
   const double for_s = profile.number(json, "for_s", 0.001, 1e9, 1);
   if (!json.contains("stalls")) return load;
-  if (!json["stalls"].is_array()) throw RunDocumentError(fmt::format("{}: stalls has to be a list", path));
+  if (!json["stalls"].is_array()) profile.fail("stalls has to be a list");
   double longest_s = 0;
-  for (const Json& stall : json["stalls"])
+  for (const Json& stall : json["stalls"]) {
+    if (!stall.is_object() || !stall.contains("length_s")) profile.fail("a stall has no length_s");
+    profile.has_only(stall, "a stall", {"at_s", "length_s"});
     longest_s = std::max(longest_s, profile.number(stall, "length_s", 0, 60, 0));
+  }
   if (longest_s == 0) return load;
   load.stall = in_ns(longest_s);
   // A real one may stall once an hour. What its queue needs is seen in one; so not longer than need be.

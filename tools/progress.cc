@@ -56,7 +56,8 @@ std::string Terminal::wrap(std::string_view code, std::string_view text) const {
 }
 
 ProgressLine::ProgressLine(bool quiet)
-    : terminal_(Terminal::of(STDERR_FILENO)), enabled_(terminal_.is_terminal && !quiet) {}
+    : terminal_(Terminal::of(STDERR_FILENO)),
+      enabled_(terminal_.is_terminal && !quiet && environment("TERM") != "dumb") {}
 
 ProgressLine::~ProgressLine() {
   if (shown_) fmt::print(stderr, "\r\x1b[K");

@@ -115,7 +115,7 @@ std::string table(const Json& run) {
     html += fmt::format("<p>Recommended backlog: <b>{}</b></p>", run["recommended"].dump());
   }
   html +=
-      "<table><tr><th>server</th><th>backlog</th><th>lost their first SYN</th><th>first byte, "
+      "<table><tr><th>server</th><th>backlog</th><th>turned away</th><th>first byte, "
       "p99</th><th>deepest queue</th></tr>";
   const Json rows = run.value("rows", Json::array());
   for (const Json& row : rows) {
@@ -123,7 +123,7 @@ std::string table(const Json& run) {
     html += fmt::format(
         "<tr><td>{}</td><td>{}</td><td>{}</td><td>{}</td><td>{}</td></tr>", as_html(row.value("server", "")),
         is_unlimited ? "unlimited" : as_html(row["backlog"].dump()),
-        value(row, "/lost_first_syn/median",
+        value(row, row.contains("turned_away") ? "/turned_away/median" : "/lost_first_syn/median",
               [](double share) { return fmt::format("{:.2f} %", share * 100); }),
         value(row, "/first_byte_s/p99", [](double seconds) { return fmt::format("{:.3g} s", seconds); }),
         value(row, "/deepest_queue/median", [](double depth) { return fmt::format("{:.0f}", depth); }));

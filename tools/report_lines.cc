@@ -32,6 +32,7 @@ using bench::TrialResult;
 // net.core.netdev_max_backlog of a fresh kernel, a processor: more SYNs in one tick than that are lost
 // unseen.
 constexpr std::uint32_t kClumpMax = 1000;
+constexpr int kSchedulesMin = 3;  // of which a deviation means something
 
 std::string arrival_in_words(const Scenario& load) {
   switch (load.arrival) {
@@ -108,6 +109,24 @@ void note_clumps(const std::vector<TrialResult>& trials, std::vector<std::string
   }
 }
 
+/// A burst is as sharp as this machine can call.
+void note_launch(const std::vector<TrialResult>& trials, std::vector<std::string>& notes) {
+  std::chrono::nanoseconds longest{0};
+  int clients = 0;
+  for (const TrialResult& trial : trials) {
+    const Scenario& load = trial.scenario;
+    if (trial.is_void() || load.arrival != Arrival::kBurst || load.loop != bench::Loop::kOpen) continue;
+    longest = std::max(longest, trial.launch_span);
+    clients = load.clients;
+  }
+  if (longest <= longest.zero()) return;
+  notes.push_back(
+      fmt::format("it took up to {} until the last of the {} had called, and that is in their latency: a "
+                  "sharper burst needs "
+                  "more room",
+                  short_duration(longest, {}), with_commas(static_cast<std::uint64_t>(clients))));
+}
+
 void note_little(const std::vector<TrialResult>& trials, std::vector<std::string>& notes) {
   const auto off = std::ranges::count_if(trials, [](const TrialResult& trial) {
     return !trial.is_void() && trial.scenario.loop == bench::Loop::kOpen && !trial.little_holds();
@@ -179,7 +198,9 @@ std::vector<std::string> notes(const Run& run) {
   note_void_trials(run.trials, notes);
   note_network(run.trials, notes);
   note_clumps(run.trials, notes);
+  note_launch(run.trials, notes);
   note_little(run.trials, notes);
+  notes.insert(notes.end(), run.remarks.begin(), run.remarks.end());
   if (run.until_met && !*run.until_met)
     notes.push_back(fmt::format("the interval did not get as narrow as {}", share(*run.command.until)));
   return notes;
@@ -193,15 +214,20 @@ std::string reason(const Advice& advice, const Terminal& terminal) {
                         whole(advice.rate), short_duration(advice.longest_wait, terminal));
   }
   const std::string wanted = with_commas(static_cast<std::uint64_t>(advice.recommended));
-  if (advice.confirmed) {
-    text += fmt::format(
-        "; {} is the smallest tried that has room to spare ({:.0f} % more than that) and whose loss meets "
-        "the "
-        "target: at most {} of the first SYNs, 95 % sure ({} asked for)",
-        wanted, advice.headroom() * 100, share(advice.loss_upper), share(advice.target_loss));
+  text += fmt::format(
+      "; {} {} {:.0f} % more than that", wanted,
+      advice.confirmed ? "is the smallest tried that turned away no more than asked for, and holds" : "holds",
+      advice.headroom() * 100);
+  if (!advice.confirmed) {
+    text += ", but two trials at it have not confirmed it";
+  } else if (advice.schedules < kSchedulesMin) {
+    text += fmt::format(", but {} is too little to be sure of: --repeat 3",
+                        advice.schedules == 1 ? "one schedule" : "two schedules");
   } else {
-    text += fmt::format("; {} holds {:.0f} % more than that, but no trial has confirmed it", wanted,
-                        advice.headroom() * 100);
+    text += fmt::format(
+        "; by how the peaks of {} stalls or runs differ, at most {} are turned away (95 % sure, {} asked "
+        "for)",
+        advice.deepest_queue.n, share(advice.loss_upper), share(advice.target_loss));
   }
   switch (advice.model_needs.dominant()) {
     case bench::Term::kStall:

@@ -61,8 +61,7 @@ constexpr std::string_view kVoid = "void";
 constexpr std::string_view kRecommended = "recommended";
 
 const std::array<Name, 20> kNames{{
-    {"lost", Unit::kShare, "in the worst run",
-     [](const Row& row) { return largest(row.measured->lost_first_syn); }},
+    {"lost", Unit::kShare, "in the worst run", [](const Row& row) { return largest(row.measured->loss()); }},
     {"ghosts", Unit::kNumber, "in the worst run",
      [](const Row& row) { return largest(row.measured->ghosts); }},
     {"overflows", Unit::kNumber, "in the worst run",
@@ -101,12 +100,6 @@ const Name* find_name(std::string_view name) {
   if (name == "rate") name = "conn/s";
   const auto* const found = std::ranges::find(kNames, name, &Name::name);
   return found == kNames.end() ? nullptr : found;
-}
-
-std::string all_names() {
-  std::string names;
-  for (const Name& name : kNames) names += fmt::format("{} ", name.name);
-  return names + std::string(kRecommended);
 }
 
 struct Operator {
@@ -370,6 +363,19 @@ class Checker {
 
 }  // namespace
 
+std::string rule_names() {
+  std::string names;
+  for (const Name& name : kNames) names += fmt::format("{} ", name.name);
+  return names + std::string(kRecommended);
+}
+
+std::string rule_problem(const Rule& rule, const std::vector<int>& backlogs, bool is_tune) {
+  if (!is_tune && rule.name == kRecommended)
+    return fmt::format("\"{}\": a compare recommends nothing", rule.text);
+  if (!rule.backlog || std::ranges::count(backlogs, *rule.backlog) > 0) return {};
+  return fmt::format("\"{}\": {} is none of those that are tried", rule.text, print_at(*rule.backlog));
+}
+
 std::variant<Rule, std::string> parse_rule(std::string_view text) {
   Rule rule{.text = without_spaces(text)};
   const auto wrong = [&](const std::string& why) {
@@ -388,7 +394,7 @@ std::variant<Rule, std::string> parse_rule(std::string_view text) {
   const std::size_t sign = left.find('@');
   const std::string_view typed = left.substr(0, sign);
   const Name* const name = find_name(typed);
-  if (name == nullptr) return wrong(fmt::format("\"{}\" is none of {}", printable(typed, 40), all_names()));
+  if (name == nullptr) return wrong(fmt::format("\"{}\" is none of {}", printable(typed, 40), rule_names()));
   rule.name = name->name;
   if (sign != left.npos) {
     rule.backlog = parse_backlog(left.substr(sign + 1));

@@ -15,16 +15,14 @@ enum class Comparison { kMore, kAtLeast, kLess, kAtMost, kEqual, kNotEqual };
 ///
 /// | name | what is looked at |
 /// |---|---|
-/// | `lost` | share of clients that lost their first SYN, in the worst run |
-/// | `ghosts`, `overflows` | clients, listen overflows, in the worst run |
-/// | `unserved`, `refused`, `resets` | clients of all runs |
-/// | `p50` `p90` `p99` `p99.9` `max` | until the first byte, all clients of all runs |
-/// | `connect_p50` … `connect_max` | the same, until the socket was writable |
-/// | `conn/s`, `rate` | served connections a second, median run |
-/// | `depth` | the deepest queue of all runs |
-/// | `cpu` | the server's, a served connection, median run; µs if there is no unit |
-/// | `void` | trials that do not count, of the whole run or of one backlog |
-/// | `recommended` | the recommended backlog; of the whole run |
+/// | `lost` | share of clients that were turned away (their first SYN was lost, they became ghosts or were
+/// reset before the accept), in the worst run | | `ghosts`, `overflows` | clients, listen overflows, in the
+/// worst run | | `unserved`, `refused`, `resets` | clients of all runs | | `p50` `p90` `p99` `p99.9` `max` |
+/// until the first byte, all clients of all runs | | `connect_p50` … `connect_max` | the same, until the
+/// socket was writable | | `conn/s`, `rate` | served connections a second, median run | | `depth` | the
+/// deepest queue of all runs | | `cpu` | the server's, a served connection, median run; µs if there is no
+/// unit | | `void` | trials that do not count, of the whole run or of one backlog | | `recommended` | the
+/// recommended backlog; of the whole run |
 ///
 /// The number may have a unit that fits the name: ns, us, ms, s for times (which need one, but for 0), % for
 /// a share, k and M for the others.
@@ -40,6 +38,13 @@ struct Rule {
 /// The rule, or in one line what is wrong with it, and an example. What no run can break, or every run does,
 /// is no rule either.
 std::variant<Rule, std::string> parse_rule(std::string_view text);
+
+/// The names a rule may begin with, with a space between.
+std::string rule_names();
+
+/// Why a run of these backlogs could only break that rule, or nothing: it looks at one that is not tried, or
+/// asks a compare what it recommends.
+std::string rule_problem(const Rule& rule, const std::vector<int>& backlogs, bool is_tune);
 
 /// A sentence for each rule and row that breaks it; empty if all are kept. A rule with a backlog looks at the
 /// rows of that one; without, at those of the recommended backlog; and at every row if nothing is

@@ -26,6 +26,8 @@ constexpr std::size_t kRowsMax = 10'000;
 constexpr std::size_t kTrialsMax = 20'000;
 constexpr std::size_t kBinsMax = 10'000;
 constexpr std::size_t kLowerBoundsMax = 10;
+constexpr std::size_t kStepsMax = 1'000'000;  // of the queue over time
+constexpr std::size_t kSentencesMax = 10'000;
 /// Up to here a double has every whole number.
 constexpr double kCountMax = 9007199254740992;  // 2^53
 constexpr std::size_t kNameBytesMax = 64;
@@ -117,14 +119,14 @@ class Field {
   }
 
   /// Calls back with each element.
-  template <class Each>
-  void each(std::size_t most, Each each) const {
+  template <class Call>
+  void each(std::size_t most, Call call) const {
     if (!json_->is_array()) fail("an array");
     if (json_->size() > most) {
       throw RunDocumentError(
           fmt::format("{} has {} elements, more than the {} that we read", name_, json_->size(), most));
     }
-    for (std::size_t i = 0; i < json_->size(); ++i) each(Field((*json_)[i], fmt::format("{}[{}]", name_, i)));
+    for (std::size_t i = 0; i < json_->size(); ++i) call(Field((*json_)[i], fmt::format("{}[{}]", name_, i)));
   }
 
  private:
@@ -214,7 +216,10 @@ Measured measured(const Field& field, std::size_t bin_count) {
   Measured row{.clients = field["clients"].count()};
   row.connections_per_second = estimate(field["connections_per_second"]);
   row.lost_first_syn = estimate(field["lost_first_syn"], &Field::share);
-  if (row.lost_first_syn) row.lost_first_syn_upper = share_if_any(field["lost_first_syn"], "upper");
+  if (const auto turned_away = field.find("turned_away")) {
+    row.turned_away = estimate(*turned_away, &Field::share);
+    if (const auto upper = turned_away->find("upper")) row.turned_away_upper = upper->share();
+  }
   row.model_loss = share_if_any(field, "model_loss");
   row.fates = fates_of(field["fates"]);
   row.ghosts = estimate(field["ghosts"]);
@@ -231,6 +236,10 @@ Measured measured(const Field& field, std::size_t bin_count) {
   const Field histograms = field["histograms"];
   row.first_byte_clients = bins(histograms["first_byte"], bin_count);
   row.unfinished_clients = bins(histograms["unfinished"], bin_count);
+  if (const auto queue = field.find("queue_over_time")) {
+    (*queue)["step_s"].amount();
+    (*queue)["depth"].each(kStepsMax, [](const Field& depth) { depth.count(); });
+  }
   return row;
 }
 
@@ -240,16 +249,54 @@ Row row_of(const Field& field, std::size_t bin_count) {
   return row;
 }
 
+/// Looked at, as the page shows them; nobody needs their values here.
+void texts_if_any(const Field& of, const char* key) {
+  if (const auto texts = of.find(key)) texts->each(kSentencesMax, [](const Field& text) { text.text(); });
+}
+void text_if_any(const Field& of, const char* key) {
+  if (const auto text = of.find(key)) text->text();
+}
+
+void look_at_theory(const Field& model) {
+  for (const char* key : {"server", "model"}) model[key].text();
+  for (const char* key : {"predicted_loss", "measured_loss"}) share_if_any(model, key);
+  if (const auto backlog = model.find("backlog")) backlog->backlog();
+}
+
+void look_at_comparison(const Field& comparison) {
+  for (const char* key : {"server", "against", "metric", "verdict", "method"}) comparison[key].text();
+  for (const char* key : {"ratio", "low", "high", "p", "p_holm"}) amount_if_any(comparison, key);
+  comparison["backlog"].backlog();
+  comparison["n"].count();
+}
+
+void look_at_advice(const Field& advice) {
+  for (const char* key : {"reason", "dominant"}) text_if_any(advice, key);
+  for (const char* key : {"loss_upper", "deepest_queue", "headroom", "predicted_depth", "upper_bound"}) {
+    if (const auto number = advice.find(key)) number->number();
+  }
+  if (const auto limits = advice.find("limits")) {
+    limits->each(kSentencesMax, [](const Field& limit) {
+      for (const char* key : {"name", "command"}) text_if_any(limit, key);
+      for (const char* key : {"now", "needed"}) limit[key].amount();
+    });
+  }
+}
+
 /// Of a trial that was cut short only the first fields are there.
 Trial trial_of(const Field& field) {
   Trial trial{.name = row_name(field), .is_void = field["void"].yes()};
   const double clients = field["clients"].count();
-  const auto lost = field.find("lost_first_syn");
-  if (lost && clients > 0) {
+  const auto share_of_clients = [&](const char* key) -> std::optional<double> {
+    const auto lost = field.find(key);
+    if (!lost || clients == 0) return std::nullopt;
     const double count = lost->count();
     if (count > clients) lost->fail(fmt::format("at most the trial's {} clients", clients));
-    trial.lost_first_syn = count / clients;
-  }
+    return count / clients;
+  };
+  trial.lost_first_syn = share_of_clients("lost_first_syn");
+  trial.turned_away = share_of_clients("turned_away");
+  texts_if_any(field, "problems");
   double served = 0;
   if (const auto field_of_fates = field.find("fates")) {
     const FateCounts fates = fates_of(*field_of_fates);
@@ -325,7 +372,7 @@ bool is_control(std::string_view character) {
 
 std::string last_words() { return std::system_category().message(errno); }
 
-/// All of it, or RunDocumentError.
+/// All of it.
 std::string read_all(const std::string& path, const std::string& name) {
   const Fd opened(path == "-" ? -1 : ::open(path.c_str(), O_RDONLY | O_CLOEXEC));
   const int descriptor = path == "-" ? STDIN_FILENO : opened.get();
@@ -384,9 +431,18 @@ double fate(const FateCounts& fates, std::string_view name) noexcept {
   return found == kFateNames.end() ? 0 : fates[static_cast<std::size_t>(found - kFateNames.begin())];
 }
 
+std::string name_of_file(const std::string& path) {
+  return path == "-" ? "the standard input" : printable(path);
+}
+
+Json read_json(const std::string& path) {
+  const std::string name = name_of_file(path);
+  return parse(read_all(path, name), name);
+}
+
 Json read_run(const std::string& path) {
-  const std::string name = path == "-" ? "the standard input" : printable(path);
-  Json run = parse(read_all(path, name), name);
+  const std::string name = name_of_file(path);
+  Json run = read_json(path);
   is_tune(run, name);
   try {
     understand(run);
@@ -404,7 +460,16 @@ RunDocument understand(const Json& run) {
     const Field recommended = field["recommended"];
     if (!recommended.is_null()) document.recommended = recommended.backlog();
     document.target_loss = share_if_any(field, "target_loss");
+    if (const auto advice = field.find("advice")) {
+      look_at_advice(*advice);
+      if (const auto confirmed = advice->find("confirmed")) document.confirmed = confirmed->yes();
+    }
   }
+  if (const auto interrupted = field.find("interrupted")) document.interrupted = interrupted->yes();
+  for (const char* key : {"started", "command"}) text_if_any(field, key);
+  texts_if_any(field, "notes");
+  if (const auto theory = field.find("theory")) theory->each(kRowsMax, look_at_theory);
+  if (const auto comparisons = field.find("comparisons")) comparisons->each(kRowsMax, look_at_comparison);
   for (const std::string key : {"load", "machine", "network"}) {
     add_conditions(field[key.c_str()], key + '.', document.conditions);
   }

@@ -23,6 +23,13 @@ class RunDocumentError : public std::runtime_error {
 /// that takes a run will throw for this one. Throws RunDocumentError, with the path in it.
 Json read_run(const std::string& path);
 
+/// What is in a file, or in the standard input if `path` is "-", as JSON. Throws RunDocumentError, with the
+/// path in it.
+Json read_json(const std::string& path);
+
+/// How a message calls that file.
+std::string name_of_file(const std::string& path);
+
 /// One number over the runs of a row. `best` and `worst` are single runs.
 struct Estimate {
   double median = 0;
@@ -70,10 +77,13 @@ struct RowName {
 struct Measured {
   double clients = 0;  ///< of all runs
   std::optional<Estimate> connections_per_second;
-  std::optional<Estimate> lost_first_syn;      ///< share of clients
-  std::optional<double> lost_first_syn_upper;  ///< one-sided 95 % upper bound
-  std::optional<double> model_loss;            ///< share of clients
-  FateCounts fates{};                          ///< of all runs
+  std::optional<Estimate> lost_first_syn;  ///< share of clients
+  /// Share of clients that lost their first SYN, became ghosts or were reset before the accept. Nothing in
+  /// older runs.
+  std::optional<Estimate> turned_away;
+  std::optional<double> turned_away_upper;  ///< one-sided 95 % upper bound
+  std::optional<double> model_loss;         ///< share of clients
+  FateCounts fates{};                       ///< of all runs
   std::optional<Estimate> ghosts;
   std::optional<Estimate> listen_overflows;
   std::optional<Estimate> listen_drops;
@@ -87,6 +97,9 @@ struct Measured {
   Latencies queue_wait;
   std::vector<double> first_byte_clients;  ///< in each bin of RunDocument::edges_s
   std::vector<double> unfinished_clients;  ///< by age, in the same bins
+
+  /// The loss: who was turned away, or lost the first SYN where no more is known.
+  const std::optional<Estimate>& loss() const noexcept { return turned_away ? turned_away : lost_first_syn; }
 };
 
 struct Row {
@@ -101,6 +114,7 @@ struct Trial {
   RowName name;
   bool is_void = false;
   std::optional<double> lost_first_syn;  ///< share of its clients
+  std::optional<double> turned_away;     ///< share of its clients
   std::optional<double> ghosts;
   std::optional<double> connections_per_second;
   std::optional<double> deepest_queue;
@@ -119,7 +133,9 @@ struct Condition {
 struct RunDocument {
   bool is_tune = false;  ///< else it is a compare
   std::string version;   ///< of the anteroom that measured
+  bool interrupted = false;
   std::optional<int> recommended;
+  std::optional<bool> confirmed;  ///< the recommendation, by trials at that very backlog
   std::optional<double> target_loss;
   std::vector<Condition>
       conditions;  ///< load, machine, network and its sysctls, and the target if one is named

@@ -18,13 +18,16 @@ struct Column {
   int keep = 0;  ///< the lower, the sooner it is dropped from a narrow terminal
 };
 
+/// What stands behind a row.
+std::string note_of(const Summary& row) {
+  return row.void_runs > 0 ? fmt::format("  ({} void)", row.void_runs) : "";
+}
+
 /// Right-aligned columns, two spaces apart, as many as there is room for.
 class Table {
  public:
   Table(std::vector<Column> columns, const Terminal& terminal, int margin)
-      : terminal_(terminal), margin_(margin) {
-    columns_ = std::move(columns);
-  }
+      : columns_(std::move(columns)), terminal_(terminal), margin_(margin) {}
 
   std::string print(const std::vector<Summary>& rows,
                     const std::function<std::string(const Summary&, std::string)>& line) {
@@ -43,7 +46,9 @@ class Table {
       }
     };
     lay_out();
-    while (total(widths) > terminal_.columns && columns_.size() > 2) {
+    std::size_t note = 0;
+    for (const Summary& row : rows) note = std::max(note, note_of(row).size());
+    while (total(widths) + static_cast<int>(note) > terminal_.columns && columns_.size() > 2) {
       columns_.erase(std::ranges::min_element(columns_, {}, &Column::keep));
       lay_out();
     }
@@ -98,7 +103,7 @@ std::vector<Column> common_columns(const Terminal& terminal) {
        [](const Summary& row) {
          return range(share(row.lost_first_syn.least), share(row.lost_first_syn.most));
        },
-       9},
+       10},
       {"model", [](const Summary& row) { return row.forecast_loss ? share(*row.forecast_loss) : "-"; }, 6},
       {"ghosts", [](const Summary& row) { return range(whole(row.ghosts.least), whole(row.ghosts.most)); },
        7},
@@ -107,7 +112,7 @@ std::vector<Column> common_columns(const Terminal& terminal) {
       latency("p99.9", 0.999, 3, terminal),
       latency("max", 1.0, 4, terminal),
       {"conn/s", [](const Summary& row) { return whole(row.connections_per_second.median); }, 5},
-      {"deepest queue", [](const Summary& row) { return whole(row.deepest_queue.most); }, 10},
+      {"deepest queue", [](const Summary& row) { return whole(row.deepest_queue.most); }, 9},
       {"overflows", [](const Summary& row) { return whole(row.overflows.median); }, 5},
   };
 }
@@ -160,9 +165,8 @@ std::string tune_table(const std::vector<Summary>& rows, int recommended, const 
   return Table(std::move(columns), terminal, 1).print(rows, [&](const Summary& row, const std::string& line) {
     const bool marked = row.scenario.backlog == recommended;
     const std::string text = (marked ? (terminal.utf8 ? "▶" : ">") : " ") + line;
-    const std::string note = row.void_runs > 0 ? fmt::format("  ({} void)", row.void_runs) : "";
-    if (marked) return terminal.bold(text) + note;
-    return (row.runs_that_turned_away > 0 ? terminal.red(text) : text) + note;
+    if (marked) return terminal.bold(text) + note_of(row);
+    return (row.runs_that_turned_away > 0 ? terminal.red(text) : text) + note_of(row);
   });
 }
 
@@ -175,7 +179,7 @@ std::string compare_table(const std::vector<Summary>& rows, const Terminal& term
   columns.insert(
       columns.begin(),
       {"server", [](const Summary& row) { return std::string(bench::name(row.scenario.server)); }, 99});
-  columns.push_back({"x",
+  columns.push_back({"x conn/s",
                      [=](const Summary& row) {
                        return ratio(row.connections_per_second.median, base.connections_per_second.median);
                      },
@@ -184,10 +188,10 @@ std::string compare_table(const std::vector<Summary>& rows, const Terminal& term
                      [](const Summary& row) { return fmt::format("{:.1f}", row.server_cpu_s.median * 1e6); },
                      7});
   columns.push_back(
-      {"x", [=](const Summary& row) { return ratio(row.server_cpu_s.median, base.server_cpu_s.median); }, 7});
-  return Table(std::move(columns), terminal, 0).print(rows, [&](const Summary& row, const std::string& line) {
-    const std::string note = row.void_runs > 0 ? fmt::format("  ({} void)", row.void_runs) : "";
-    return line + note;
+      {"x CPU", [=](const Summary& row) { return ratio(row.server_cpu_s.median, base.server_cpu_s.median); },
+       7});
+  return Table(std::move(columns), terminal, 0).print(rows, [](const Summary& row, const std::string& line) {
+    return line + note_of(row);
   });
 }
 

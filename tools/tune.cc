@@ -29,6 +29,7 @@ using bench::TrialResult;
 /// How often a number that was not in the grid is tried and, if it fails, raised.
 constexpr int kConfirmations = 2;
 
+constexpr int kLineMax = 110;  // columns of running text
 constexpr std::string_view kHint =
     "  The medians (p50) hardly move: who waits for a lost SYN is in the tail, and in \"lost 1st SYN\". "
     "Ranges are "
@@ -47,6 +48,9 @@ std::vector<Scenario> scenarios_for(const ExperimentCommand& command, const std:
 /// Why there is no number.
 std::string why_none(const std::vector<TrialResult>& trials, const Advice& advice) {
   if (trials.empty()) return "no trial has ended";
+  if (advice.unlimited_trials > 0 && advice.hopeless_trials == 0)
+    return "handshakes were thrown away even with an unlimited backlog, so it is not the accept queue that "
+           "is full";
   if (advice.hopeless_trials > 0) {
     return "even with an unlimited backlog some clients were not served in time: the server is too slow for "
            "this load, or its stall too long for the clients' patience (--patience)";
@@ -64,29 +68,49 @@ void print_limits(const ExperimentCommand& command, const Advice& advice) {
     }
   }
   if (advice.places_max && *advice.places_max < 1e6) {
-    fmt::print("  not more than {}: whoever waits deeper is served after its patience of {}\n",
+    fmt::print("  do not set it above {}: who waits deeper than that is served only after a patience of {}\n",
                with_commas(static_cast<std::uint64_t>(*advice.places_max)),
                bench::print_duration(command.load.patience));
   }
 }
 
-void print_result(const Run& run, const Advice& advice, const Json& document) {
-  if (std::ranges::none_of(run.trials, &TrialResult::complete) && !run.interrupted)
-    return;  // finish() says why
-  const Terminal terminal = Terminal::of(STDOUT_FILENO);
-  fmt::print("{}", tune_table(bench::summarize(run.trials), advice.recommended, terminal));
-  fmt::print("{}", terminal.dim(wrapped(kHint, static_cast<std::size_t>(std::min(terminal.columns, 110)))));
-  if (!document["rows"].empty()) fmt::print("\n{}", curve(document, terminal));
-  for (const std::string& note : notes(run)) fmt::print("note: {}\n", note);
+void print_wrapped(std::string_view text, const Terminal& terminal) {
+  fmt::print("{}", wrapped(text, static_cast<std::size_t>(std::min(terminal.columns, kLineMax))));
+}
+
+void print_answer(const Run& run, const Advice& advice, const Terminal& terminal) {
   if (!advice.found()) {
-    fmt::print("\nno recommendation: {}\n", why_none(run.trials, advice));
+    print_wrapped("no recommendation: " + why_none(run.trials, advice), terminal);
     return;
   }
-  fmt::print("\n{}\n", terminal.bold(fmt::format("recommended backlog: {}", advice.recommended)));
-  fmt::print("  because {}\n", reason(advice, terminal));
+  if (run.interrupted) {
+    print_wrapped(
+        fmt::format("so far {} looks like enough: {}", advice.recommended, reason(advice, terminal)),
+        terminal);
+    return;
+  }
+  fmt::print("{}\n", terminal.bold(fmt::format("recommended backlog: {}", advice.recommended)));
+  print_wrapped("  because " + reason(advice, terminal), terminal);
   fmt::print("  in your code: listen(fd, {});\n", advice.recommended);
   print_limits(run.command, advice);
-  fmt::print("  again: {}\n", run.command.command_line);
+}
+
+void print_result(const Run& run, const Advice& advice, const Json& document) {
+  const bool was_run = std::ranges::any_of(run.trials, &TrialResult::complete);
+  if (!was_run && !run.interrupted) return;  // finish() says why
+  const Terminal terminal = Terminal::of(STDOUT_FILENO);
+  if (was_run) {
+    const std::vector<bench::Summary> rows = bench::summarize(run.trials);
+    fmt::print("{}", tune_table(rows, advice.recommended, terminal));
+    const bool any_lost =
+        std::ranges::any_of(rows, [](const bench::Summary& row) { return row.turned_away.most > 0; });
+    if (any_lost && terminal.columns >= kLineMax)
+      fmt::print("{}", terminal.dim(wrapped(kHint, static_cast<std::size_t>(kLineMax))));
+    fmt::print("\n{}\n", curve(document, terminal));
+  }
+  for (const std::string& note : notes(run)) print_wrapped("note: " + note, terminal);
+  print_answer(run, advice, terminal);
+  print_wrapped("  again: " + run.command.command_line, terminal);
 }
 
 /// Whether the deepest queue, on which the answer rests, is known well enough.
@@ -121,6 +145,7 @@ int tune(const ExperimentCommand& command, const std::atomic<bool>& interrupted)
       std::ranges::move(more, std::back_inserter(run.trials));
       advice = bench::advise(run.trials, {.target_loss = command.target_loss, .refine = command.refine});
       backlogs = advice.try_next;
+      if (!backlogs.empty()) backlogs.push_back(bench::kUnlimitedBacklog);  // each schedule is seen whole
       seed = bench::Random(seed).next();
     }
   }

@@ -40,7 +40,7 @@
     });
     for (const server of servers) {
       const called = servers.length > 1 ? server : "measured";
-      for (const [plot, field] of [["rate", "connections_per_second"], ["loss", "lost_first_syn"]]) {
+      for (const [plot, field] of [["rate", "connections_per_second"], ["loss", "turned_away"]]) {
         same(`${plot}, ${called}`, series(plot, called), at(server, row => row[field].median));
         same(`${plot}, ${called}, low`, series(plot, called + ", low"), at(server, row => row[field].low));
         same(`${plot}, ${called}, high`, series(plot, called + ", high"), at(server, row => row[field].high));
@@ -52,7 +52,7 @@
       }
     }
     if (servers.length === 1)
-      same("loss, upper", series("loss", "at most (95 %)"), at(servers[0], row => row.lost_first_syn.upper));
+      same("loss, upper", series("loss", "at most (95 %)"), at(servers[0], row => row.turned_away.upper));
     same("rate, columns", plots.rate?.x, backlogs.map(backlog => label({backlog})));
 
     // Several servers are shown side by side at the last backlog; one server, at all of its.
@@ -159,11 +159,11 @@
       same(
           "a line of the CSV",
           [
-            field("server"), field("backlog"), field("connections_per_second_median"), field("lost_first_syn_upper"),
+            field("server"), field("backlog"), field("connections_per_second_median"), field("turned_away_upper"),
             field("first_byte_s_p99"), field("fate_deadline")
           ],
           [
-            row.server, row.backlog ?? "unlimited", row.connections_per_second.median, row.lost_first_syn.upper,
+            row.server, row.backlog ?? "unlimited", row.connections_per_second.median, row.turned_away.upper,
             row.first_byte_s.p99, row.fates.deadline
           ].map(String));
     });

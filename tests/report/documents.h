@@ -57,8 +57,8 @@ inline Json row(const std::string& server, std::optional<int> backlog, int lost,
             {"lower_bounds", unserved > 0 ? Json{"p99_9", "max"} : Json::array()}};
   };
   const double share = lost / 1000.0;
-  Json lost_first_syn = estimate(share);
-  lost_first_syn["upper"] = share * 1.25 + 1e-3;
+  Json turned_away = estimate(share * 1.1);
+  turned_away["upper"] = share * 1.25 + 1e-3;
   return {{"server", server},
           {"loop", "open"},
           {"backlog", backlog ? Json(*backlog) : Json()},
@@ -66,7 +66,8 @@ inline Json row(const std::string& server, std::optional<int> backlog, int lost,
           {"void_runs", salt == 1 ? 1 : 0},
           {"clients", clients},
           {"connections_per_second", estimate(5000 - 3 * lost + salt)},
-          {"lost_first_syn", lost_first_syn},
+          {"lost_first_syn", estimate(share)},
+          {"turned_away", turned_away},
           {"model_loss", share * 0.97},
           {"fates", fates},
           {"ghosts", estimate(unserved / 9.0)},

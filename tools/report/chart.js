@@ -36,19 +36,28 @@ function axis(options = {}) {
     ...options,
   };
 }
-/// One column for each label. Where there is no room for all of them, the last one is shown rather than its neighbours.
+/// One column for each label. Where there is no room for all of them, names are put aslant; of numbers, the last one is
+/// shown rather than its neighbours.
 function column_axis(labels, title) {
+  const short_names = labels.map(label => label.replace(/ loop$/, ""));
+  const widest = (u, texts = labels) => {
+    u.ctx.font = `${11 * pixels()}px ${FONT}`;
+    return Math.max(0, ...texts.map(text => u.ctx.measureText(text).width)) / pixels();
+  };
+  const is_aslant = u => title === "server" && widest(u) + 2 > (u.width - 70) / labels.length;
   return axis({
+    rotate: u => is_aslant(u) ? 40 : 0,
     splits: () => labels.map((_, i) => i),
     font: "11px " + FONT,
     grid: {show: false},
     space: 1,
-    size: 24,
+    size: u => is_aslant(u) ? 24 + 0.65 * widest(u, short_names) : 24,
     label: title,
     labelFont: "12px " + FONT,
     labelSize: 18,
     labelGap: 0,
     values: u => {
+      if (is_aslant(u)) return short_names;
       const texts = labels.map(() => "");
       u.ctx.font = `${11 * pixels()}px ${FONT}`;
       let free = Infinity;

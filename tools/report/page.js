@@ -39,7 +39,7 @@ function answer_of_tune() {
   say("answer", number(recommended), make("small", {}, deepest == null ? "" : `deepest queue ${count(deepest)}`));
   const sure = [];
   if (advice.loss_upper != null)
-    sure.push(`At most ${share(advice.loss_upper)} of the clients lose their first SYN there (95 %).`);
+    sure.push(`At most ${share(advice.loss_upper)} of the clients are turned away there (95 %).`);
   if (advice.headroom != null) sure.push(`${share(advice.headroom)} of room to spare.`);
   if (advice.predicted_depth != null)
     sure.push(`The model foretells a queue ${count(advice.predicted_depth)} deep${
@@ -63,7 +63,7 @@ function answer_of_compare() {
   const list = run.comparisons || [], against = list[0]?.against || rows[0]?.server || "";
   say("answer-kicker", "Compared");
   $("answer").classList.add("words");
-  say("answer", `${plural(servers.length, "server")}, ${plural(backlogs.length, "backlog")}`);
+  say("answer", `${plural(distinct(rows.map(row => row.server)).length, "server")}, ${plural(backlogs.length, "backlog")}`);
   say("reason");
   if (!list.length) return;
   const differ = list.filter(c => c.verdict === "more" || c.verdict === "less");
@@ -108,20 +108,22 @@ function room_words(deepest, limit) {
   return `${share(deepest / places)} of the room, ${plural(Math.round(places - deepest), "place")} spare`;
 }
 
+/// Of one loop: a closed one's numbers are no measure for an open one's.
+const tile_rows = open_rows.length ? open_rows : rows;
 /// Four numbers of one row against another one's.
 function tiles() {
-  const {subject, reference} = state, names = rows.map(row_name);
-  const pick = name => make_select(names, rows.indexOf(state[name]), i => {
-    state[name] = rows[i];
+  const {subject, reference} = state, names = tile_rows.map(row_name);
+  const pick = name => make_select(names, tile_rows.indexOf(state[name]), i => {
+    state[name] = tile_rows[i];
     tiles();
   });
   const nearest = recommended_row && recommended_row.backlog !== recommended ? ", the nearest that was measured," : "";
   const chosen = recommended_row ? make("span", {}, make("b", {}, row_name(subject)), nearest) : pick("subject");
   say("tile-choices", chosen, "against", pick("reference"));
 
-  const same = subject === reference, p99 = row => row.first_byte_s?.p99, lost = row => median(row.lost_first_syn);
+  const same = subject === reference, p99 = row => row.first_byte_s?.p99, lost = row => median(turned_away(row));
   const both = read => [read(subject), read(reference)];
-  const at_most = subject.lost_first_syn?.upper, deepest = median(subject.deepest_queue);
+  const at_most = turned_away(subject)?.upper, deepest = median(subject.deepest_queue);
   const tile = (title, value, ...compared) => {
     const below = make("div", {}, ...compared);
     return make("div", {class: "tile"}, make("div", {}, title), make("div", {class: "value"}, value), below);
@@ -132,7 +134,7 @@ function tiles() {
           "First byte, p99", latency(subject.first_byte_s, "p99"),
           ...(same ? [""] : instead(...both(p99), latency(reference.first_byte_s, "p99")))),
       tile(
-          "Lost their first SYN", share(lost(subject)),
+          "Clients turned away", share(lost(subject)),
           ...(same ? [""] : instead(...both(lost), share(lost(reference)))),
           at_most == null ? "" : `${same ? "" : ", "}at most ${share(at_most)} here`),
       tile("Deepest queue", count(deepest), room_words(deepest, limit_of(subject))));
@@ -176,7 +178,9 @@ function facts() {
     network: section(
         "Network",
         {kind: kinds[network.kind] || network.kind, rtt_s, "packets lost": loss == null ? null : share(loss)}),
-    sysctls: section("Server's sysctls", network.sysctls || {}, name => name),
+    sysctls: Object.keys(network.sysctls || {}).length ?
+        [make("br"), section("Server's sysctls", network.sysctls, name => name)] :
+        [],
     machine: section(
         "Machine", {...hardware, memory: memory_bytes == null ? null : figures(memory_bytes / 2 ** 30) + " GiB"}),
     procedure: section("Procedure", {
@@ -185,13 +189,13 @@ function facts() {
       "void trials": advice.void_trials,
       "intervals asked for": asked,
       "reached": asked && run.until_met,
-      "may lose the first SYN": run.target_loss == null ? null : share(run.target_loss),
+      "may be turned away": run.target_loss == null ? null : share(run.target_loss),
       "seed": Number.isSafeInteger(run.seed) ? String(run.seed) : null,
       "took_s": run.took_s,
     }),
   };
   const column = (...parts) => make("div", {}, ...parts);
-  say("facts", column(sections.load), column(sections.network, make("br"), sections.sysctls),
+  say("facts", column(sections.load), column(sections.network, ...sections.sysctls),
       column(sections.machine, make("br"), sections.procedure));
   say("foot", make("span", {}, `anteroom ${run.version || ""}`), make("span", {}, run.schema || ""),
       make("span", {}, "Charts: uPlot, MIT licence. This page needs no network."));
@@ -240,9 +244,9 @@ function start() {
   }
   // Against 128, which much software still asks for, or else the smallest that was tried; of servers, the first against
   // the last.
-  state.subject = recommended_row || rows[rows.length - 1];
-  state.reference = recommended_row ? rows.find(row => row.backlog === 128) || rows[0] :
-                                      rows.find(row => row.backlog === state.subject.backlog);
+  state.subject = recommended_row || tile_rows[tile_rows.length - 1];
+  state.reference = recommended_row ? tile_rows.find(row => row.backlog === 128) || tile_rows[0] :
+                                      tile_rows.find(row => row.backlog === state.subject.backlog);
   state.slice = servers.length > 1 ? slices.findLast(slice => slice.axis === "server") : slices[0];
   $("slice-row").hidden = slices.length < 2;
   $("slice").replaceWith(make_select(slices.map(slice => slice.name), slices.indexOf(state.slice), i => {

@@ -2,8 +2,9 @@
 const RETRY_S = 1.024;  // when Linux first sends a SYN again: TCP_TIMEOUT_INIT, rounded up by its timer wheel
 const SERVER_COLOURS = ["--accent", "--amber", "--violet", "--blue", "--red", "--olive", "--pink", "--grey"];
 
-// The charts of all servers: by backlog, or by server if there was but one backlog.
-function over_all(field) {
+// The charts of all servers: by backlog, or by server if there was but one backlog. `estimate_of` a row is what is
+// shown.
+function over_all(estimate_of) {
   const by_backlog = backlogs.length > 1 || servers.length === 1;
   const labels = by_backlog ? backlogs.map(backlog_name) : servers;
   const groups = by_backlog ? servers : backlogs.map(backlog => "backlog " + backlog_name(backlog));
@@ -26,16 +27,16 @@ function over_all(field) {
                                     bare: !by_backlog,
                                     colour: SERVER_COLOURS[g % SERVER_COLOURS.length],
                                     print,
-                                    values: values(g, row => median(row[field])),
-                                    low: values(g, row => row[field]?.low),
-                                    high: values(g, row => row[field]?.high),
+                                    values: values(g, row => median(estimate_of(row))),
+                                    low: values(g, row => estimate_of(row)?.low),
+                                    high: values(g, row => estimate_of(row)?.high),
                                   })),
   };
 }
 const flat = series => series.flatMap(s => [s.values, s.low || [], s.high || []]).flat().filter(v => v != null);
 
 function plot_rate() {
-  const all = over_all("connections_per_second"), series = all.series(short);
+  const all = over_all(row => row.connections_per_second), series = all.series(short);
   say("rate-legend", "Clients served a second, median of the runs; ",
       series.length > 1 ? "the whiskers are" : "the band is",
       " the 95 % interval. Who comes again after a second makes the run longer, so turning clients away costs rate.");
@@ -46,24 +47,26 @@ const model_names = () => {
   return names.length ? ` (${names.join(", ")})` : "";
 };
 function plot_loss() {
-  const all = over_all("lost_first_syn"), series = all.series(share);
-  if (series.length === 1) {
+  const all = over_all(turned_away), series = all.series(share), several = series.length > 1;
+  const uppers = several ? [] : all.values(0, row => turned_away(row)?.upper);
+  const is_bounded = uppers.some(upper => upper != null);
+  if (is_bounded) {
     series.push({
       label: "at most (95 %)",
       colour: "--mute",
       bare: true,
       shape: "down",
       print: share,
-      values: all.values(0, row => row.lost_first_syn?.upper)
+      values: uppers
     });
   }
   const models = series.filter(s => s.low)
                      .map((s, g) => ({
-                            label: series.length > 2 ? s.label + ", model" : "model",
-                            helper: series.length > 2,
+                            label: several ? s.label + ", model" : "model",
+                            helper: several,
                             group: s.group,
                             bare: s.bare,
-                            colour: series.length > 2 ? s.colour : "--violet",
+                            colour: several ? s.colour : "--violet",
                             dash: [6, 4],
                             print: share,
                             values: all.values(g, row => row.model_loss),
@@ -72,12 +75,13 @@ function plot_loss() {
   const target = run.target_loss ?? null;
   const everything = [...series, ...models];
   say("loss-legend",
-      "Their SYN found the listen queue full and was dropped; the client sends it again a second later. ",
-      series.length > 1 && servers.length > 1 ? "Whiskers" : "Band and whiskers", ": 95 % interval.",
-      series.length > 1 && servers.length === 1 ? " Triangles: no more than this, with 95 % confidence." : "",
+      "Their first SYN was dropped, because the listen queue was full, and is sent again a second later; or they became ",
+      "ghosts, or were reset before the accept. ", several ? "Whiskers" : "Band and whiskers",
+      ": 95 % interval.",
+      is_bounded ? " Triangles: no more than this, with 95 % confidence." : "",
       models.length ? ` Dashed: what the model foretells${model_names()}.` : "",
       " The axis has a 0, and is logarithmic from 0.01 % on.");
-  columns("loss", "Clients that lost their first SYN", {
+  columns("loss", "Clients turned away", {
     ...all,
     series: everything,
     y: asinh([...flat(everything), target ?? 0], 1e-4, v => `${Number((v * 100).toPrecision(6))} %`, 1),
@@ -192,7 +196,7 @@ function plot_queue() {
   const deepest = Math.max(1, ...chosen.map(row => row.queue_over_time.depth.reduce((a, b) => Math.max(a, b), 0)));
   const limits = chosen.map(limit_of), shown = limits.map(limit => limit != null && limit <= 2 * deepest);
   const top = Math.max(deepest, ...limits.filter((_, i) => shown[i])) * 1.14;
-  const outside = chosen.filter((_, i) => !shown[i]).map(label);
+  const outside = chosen.filter((_, i) => limits[i] != null && !shown[i]).map(label);
   say("queue-legend", "How many waited to be accepted in one run, the most in each ",
       time(Math.min(...chosen.map(row => row.queue_over_time.step_s))),
       ". A dashed line is the limit of that colour; who calls while the queue is at it is turned away.",

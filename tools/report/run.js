@@ -13,6 +13,7 @@ const loops = distinct(rows.map(row => row.loop));
 const server_name = row => loops.length > 1 ? `${row.server}, ${row.loop} loop` : row.server;
 const servers = distinct(rows.map(server_name));
 const row_of = (server, backlog) => rows.find(row => server_name(row) === server && row.backlog === backlog);
+const open_rows = rows.filter(row => row.loop !== "closed");
 const row_name = row => servers.length > 1 ? `${server_name(row)}, backlog ${backlog_name(row.backlog)}` :
                                              `backlog ${backlog_name(row.backlog)}`;
 
@@ -46,6 +47,8 @@ const PERCENTILES = [
 ];
 const is_lower_bound = (latencies, key) => (latencies?.lower_bounds || []).includes(key);
 const latency = (latencies, key) => (is_lower_bound(latencies, key) ? "> " : "") + time(latencies?.[key]);
+/// Who lost the first SYN, became a ghost or was reset before the accept; older runs know of the first only.
+const turned_away = row => row.turned_away ?? row.lost_first_syn;
 const median = estimate => estimate?.median ?? null;
 const unserved_a_run = row => row.first_byte_s ? (row.first_byte_s.unserved ?? 0) / row.runs : null;
 
@@ -63,8 +66,9 @@ const FATES = [
   ["no_descriptor", "no descriptor", "--mute"],
   ["not_started", "not started", "--grey"],
 ];
-/// The listener's limit, as the kernel had it: the queue holds one more.
+/// The listener's limit, as the kernel had it: the queue holds one more. None if it is unlimited.
 function limit_of(row) {
+  if (row.backlog == null) return null;
   const is_of = trial => trial.server === row.server && trial.loop === row.loop && trial.backlog === row.backlog;
   const trial = (run.trials || []).find(trial => trial.fates && is_of(trial));
   return trial?.backlog_in_force ?? row.backlog;

@@ -2,6 +2,7 @@
 const METRICS = {
   connections_per_second: "connections a second",
   first_byte_p99_s: "first byte, p99",
+  turned_away: "turned away",
   lost_first_syn: "lost first SYN",
   server_cpu_s_per_connection: "server's CPU a connection",
 };
@@ -30,6 +31,7 @@ function numbers_table() {
     }
     return made;
   };
+  const upper = rows.some(row => turned_away(row)?.upper != null);
   const law = rows.some(row => row.law != null), model = rows.some(row => row.model_loss != null);
   const latencies = PERCENTILES.map(([p, label]) => ["first byte " + label, row => cell(latency(row.first_byte_s, p))]);
   const in_stall = row => row.law == null ? NONE : `${count(median(row.first_stall_drops))} / ${count(row.law)}`;
@@ -40,8 +42,8 @@ function numbers_table() {
       "connections a second",
       row => cell(short(median(row.connections_per_second)), interval(row.connections_per_second, short))
     ],
-    ["lost first SYN", row => cell(share(median(row.lost_first_syn)), interval(row.lost_first_syn, share))],
-    ["at most", row => cell(share(row.lost_first_syn?.upper))],
+    ["turned away", row => cell(share(median(turned_away(row))), interval(turned_away(row), share))],
+    ...(upper ? [["at most", row => cell(share(turned_away(row)?.upper))]] : []),
     ...(model ? [["model", row => cell(share(row.model_loss))]] : []),
     ...latencies,
     ["deepest queue", row => cell(count(median(row.deepest_queue)))],
@@ -134,7 +136,7 @@ function theory_table() {
 /// RFC 4180. A text that a spreadsheet would take for a formula gets an apostrophe in front.
 function csv() {
   const estimates = [
-    "connections_per_second", "lost_first_syn", "ghosts", "listen_overflows", "listen_drops", "syn_retransmits",
+    "connections_per_second", "lost_first_syn", "turned_away", "ghosts", "listen_overflows", "listen_drops", "syn_retransmits",
     "first_stall_drops", "deepest_queue", "server_cpu_s_per_connection"
   ];
   const parts = ["median", "low", "high", "best", "worst"], times = ["p50", "p90", "p99", "p99_9", "max", "unserved"];
@@ -146,7 +148,7 @@ function csv() {
     ["void_runs", row => row.void_runs],
     ["clients", row => row.clients],
     ...estimates.flatMap(e => parts.map(part => [`${e}_${part}`, row => row[e]?.[part]])),
-    ["lost_first_syn_upper", row => row.lost_first_syn?.upper],
+    ["turned_away_upper", row => row.turned_away?.upper],
     ["model_loss", row => row.model_loss],
     ["law", row => row.law],
     ...["first_byte_s", "connect_s"].flatMap(

@@ -14,14 +14,17 @@ namespace anteroom::bench {
 struct Advice {
   /// The backlog to use; 0 if nothing can be said.
   int recommended = 0;
-  /// Whether trials at that very backlog met the target.
+  /// Whether two trials or more at that very backlog met the target.
   bool confirmed = false;
   double target_loss = 0;  ///< share of clients that may lose their first SYN
   /// Upper bound of the loss at that backlog: the larger of what was measured there (one-sided 95 %, over
   /// runs or stall cycles), and of what the peaks of the lossless trials let one expect (depth_loss_upper).
   double loss_upper = 1;
-  /// Over the trials that turned nobody away, those with an unlimited backlog among them.
+  /// Over stall cycles or runs in which nobody was turned away; of trials with the same schedule, the
+  /// deepest.
   Estimate deepest_queue;
+  /// Different schedules that were played to an unlimited queue: with fewer than three, no bound is sure.
+  int schedules = 0;
   int lossless_trials = 0;
   int unlimited_trials = 0;
   /// The law: clients a second x the longest that one of them waited in the queue, but never more than there

@@ -59,8 +59,9 @@ struct Account {
 /// Each SYN that is dropped is either sent again, or was the last one of a client still in SYN_SENT. Each
 /// last ACK that is dropped leaves a ghost, or a handshake that the server's repeated SYN-ACK heals; under
 /// tcp_abort_on_overflow, a client that is reset. A packet that a processor's input queue lost was one of
-/// those too, or another one; so with softnet drops the account is known only to within their number. A
-/// packet of a handshake that a delay line lost is sent again by one side, or by both.
+/// those too, or another one; so with softnet drops the account is known only to within their number; and as
+/// a SYN-ACK that is lost makes both sides send again, to within the SYN-ACKs sent again, too. The same holds
+/// for what a delay line lost.
 std::vector<Account> keep_books(const BookEntries& entries);
 
 bool balance(const std::vector<Account>& books) noexcept;

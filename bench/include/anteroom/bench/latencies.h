@@ -25,6 +25,11 @@ class Latencies {
     if (other.least_age_) least_age_ = std::min(least_age_.value_or(*other.least_age_), *other.least_age_);
   }
 
+  void forget_unfinished() noexcept {
+    unfinished_ = {};
+    least_age_.reset();
+  }
+
   /// Of all, the unfinished by their age.
   Duration percentile(double share) const noexcept {
     Histogram all = finished_;

@@ -62,7 +62,7 @@ struct Scenario {
   int backlog = 128;
   int threads = 8;  ///< of ServerKind::kPool and kReactors
   Loop loop = Loop::kOpen;
-  int flows = 500;                       ///< of a closed loop
+  int flows = 500;                                 ///< of a closed loop
   std::chrono::nanoseconds length{1'000'000'000};  ///< of a closed loop
   /// Of the whole trial; in a closed loop the most that may be played, one after another.
   int clients = 2000;

@@ -19,8 +19,11 @@ struct Summary {
   std::uint32_t clients = 0;  ///< of all runs
   int runs_that_turned_away = 0;
 
-  Estimate lost_first_syn;              ///< share of clients
-  double loss_upper = 1;                ///< one-sided 95 % upper bound of its mean (loss_upper_bound)
+  Estimate lost_first_syn;  ///< share of clients
+  Estimate turned_away;     ///< share of clients: those, ghosts, and who was reset before the accept
+  /// One-sided 95 % upper bound of its mean (loss_upper_bound); nothing of fewer than two runs or cycles, or
+  /// of such as are all alike: they do not tell how the next will be.
+  std::optional<double> loss_upper;
   std::optional<double> forecast_loss;  ///< what the model says
   std::string_view model;               ///< which
 
