@@ -29,7 +29,12 @@ double dispersion_of(const Scenario& scenario) noexcept {
   return scenario.arrival == Arrival::kSteady ? 0 : scenario.dispersion;
 }
 
-double stall_within_load_s(const Scenario& scenario) noexcept;
+/// How long a stall is within the load: the only one of a load may outlast it.
+double stall_within_load_s(const Scenario& scenario) noexcept {
+  const double stall_s = in_seconds(scenario.stall);
+  if (scenario.stall_every > nanoseconds(0)) return stall_s;
+  return std::min(stall_s, in_seconds(scenario.load_length()) * 3 / 4);  // it begins a quarter into it
+}
 
 /// How many lose their place in one stall on average.
 double lost_in_a_stall(const Scenario& scenario, double rate, double places) noexcept {
@@ -40,14 +45,7 @@ double lost_in_a_stall(const Scenario& scenario, double rate, double places) noe
   return stall_loss_share(load, places) * load.rate * load.every_s;
 }
 
-/// How long a stall is within the load: the only one of a load may outlast it.
-double stall_within_load_s(const Scenario& scenario) noexcept {
-  const double stall_s = in_seconds(scenario.stall);
-  if (scenario.stall_every > nanoseconds(0)) return stall_s;
-  return std::min(stall_s, in_seconds(scenario.load_length()) * 3 / 4);  // it begins a quarter into it
-}
-
-/// Whether what comes in a stall is nearly normal, and whom one stall turns away comes back in no other.
+/// Whether what comes in a stall is nearly normal, and comes whole or not at all.
 bool is_for_the_stall_model(const Scenario& scenario) noexcept {
   const double mean = scenario.rate * in_seconds(scenario.stall);
   const double deviation = std::sqrt(dispersion_of(scenario) * mean);
@@ -88,7 +86,9 @@ int servers_of(const Scenario& scenario) noexcept {
     case ServerKind::kBlocking:
       return 1;
     case ServerKind::kPool:
-      return waits || scenario.handler.kind == Handling::kBlock ? scenario.threads : 0;  // else processors
+      return scenario.handler.kind == Handling::kCompute
+                 ? 0
+                 : scenario.threads;  // that many do not compute at once
     case ServerKind::kReactor:
     case ServerKind::kAcceptOne:
       return waits ? 0 : 1;

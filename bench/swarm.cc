@@ -50,8 +50,8 @@ std::uint64_t key_of(const Endpoint& client) noexcept {
   return client.family() == AF_INET ? peer_key(address->sin_addr.s_addr, client.port()) : 0;
 }
 
-/// How many SYNs the kernel has sent again when it gives up after that time: it waits for 1.024 s, as often as
-/// `linear` says once more, and then twice as long each time; the last wait is followed by none.
+/// How many SYNs the kernel has sent again when it gives up after that time: it waits for 1.024 s, as often
+/// as `linear` says once more, and then twice as long each time; the last wait is followed by none.
 std::uint8_t retransmits_within(std::int64_t ns, int linear) noexcept {
   double wait_ns = 1.024e9;
   std::uint8_t waits = 0;
@@ -131,11 +131,10 @@ class Swarm {
       if (record.intended_ns > now || (calls >= kCallsPerTurn && !plan_.is_burst))
         return call_timer_.arm_at(time_of(record.intended_ns));
       record.called_ns = now;
-      const ConnectResult result =
-          connector_.connect(plan_.server, {.deadline = std::chrono::nanoseconds(0),
-                                            .source = source_of(next_),
-                                            .no_delay = false,
-                                            .context = &record});
+      const ConnectResult result = connector_.connect(plan_.server, {.deadline = std::chrono::nanoseconds(0),
+                                                                     .source = source_of(next_),
+                                                                     .no_delay = false,
+                                                                     .context = &record});
       ids_[next_ / plan_.step] = result.id;
       if (plan_.called != nullptr) plan_.called->fetch_add(1, std::memory_order_relaxed);
       if (result.error) {
@@ -214,7 +213,11 @@ class Swarm {
     if (!connected.empty()) {
       const ServerSide server(plan_.server_sockets(), plan_.server.port());
       for (Connection* connection : connected) {
-        decide(record_of(*connection), server.fate_of(key_of(connection->local())), plan_.end.count());
+        // Whom the server has closed it has known, even if it has forgotten him by now.
+        const std::optional<TcpInfo> info = connection->tcp_info();
+        const bool was_closed = info && !info->established;
+        decide(record_of(*connection),
+               was_closed ? Fate::kDeadline : server.fate_of(key_of(connection->local())), plan_.end.count());
         connection->abort();
       }
     }

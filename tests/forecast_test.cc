@@ -86,6 +86,45 @@ TEST(Forecast, SaysNothingOfWhatNoModelKnows) {
   EXPECT_FALSE(forecast(scenario, kAccepts));
 }
 
+TEST(Forecast, SaysNothingOutsideTheBoundsOfItsModel) {
+  Scenario far = stalls(64);
+  far.rtt = 100ms;  // of a stall of 300: many are under way when the queue fills, and become ghosts
+  EXPECT_FALSE(forecast(far, kAccepts));
+  far.rtt = 10ms;
+  EXPECT_TRUE(forecast(far, kAccepts));
+  Scenario clumps = stalls(64);
+  clumps.dispersion = 1000;  // as many come in one clump as in a whole stall
+  EXPECT_FALSE(forecast(clumps, kAccepts));
+  Scenario often = stalls(64);
+  often.burst = 10;
+  often.burst_every = 100ms;  // three of them in each stall
+  EXPECT_FALSE(forecast(often, kAccepts));
+  Scenario burst{.backlog = 64, .clients = 10'000, .stall = 50ms};
+  EXPECT_FALSE(forecast(burst, kAccepts)) << "the stall is over before the last has called";
+  Scenario pool{.server = ServerKind::kPool,
+                .backlog = 64,
+                .arrival = Arrival::kPoisson,
+                .rate = 100,
+                .handler = {.kind = Handling::kCompute, .time = 1ms, .is_exponential = true}};
+  EXPECT_FALSE(forecast(pool, kAccepts)) << "eight threads do not compute at once on one processor";
+}
+
+TEST(Forecast, CutsAStallThatOutlastsTheLoad) {
+  const Scenario scenario{
+      .backlog = 128, .clients = 500, .arrival = Arrival::kSteady, .rate = 1000, .stall = 1s};
+  EXPECT_DOUBLE_EQ(forecast(scenario, kAccepts)->loss, (375 - 129) / 500.0);  // from a quarter of it on
+}
+
+TEST(Forecast, CountsWhatIsComputedOnce) {
+  const Scenario scenario{.server = ServerKind::kBlocking,
+                          .backlog = 64,
+                          .clients = 1000,
+                          .arrival = Arrival::kPoisson,
+                          .rate = 3000,
+                          .handler = {.kind = Handling::kCompute, .time = 200us, .is_exponential = true}};
+  EXPECT_LT(forecast(scenario, 4000)->loss, 1e-6) << "4,000 a second are accepted, computing and all";
+}
+
 TEST(Needs, NameTheTermThatDominates) {
   EXPECT_EQ(needs(stalls(64), kAccepts, 0.001).dominant(), Term::kStall);
   EXPECT_NEAR(needs(stalls(64), kAccepts, 0.001).stall, 640, 20);
