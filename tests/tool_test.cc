@@ -448,7 +448,8 @@ TEST_F(Tool, PlaysMoreClientsThanAProcessHasDescriptors) {
                    "50ms", "--backlog", "2048", "--repeat", "1", "--json", "-"});
   const int status = program.wait(60s);
   EXPECT_TRUE(status == 0 || status == 3) << program.errors;
-  for (const Json& trial : Json::parse(program.output).at("trials")) {
+  const Json json = Json::parse(program.output);
+  for (const Json& trial : json.at("trials")) {
     EXPECT_EQ(trial.at("fates").at("no_descriptor"), 0);
     EXPECT_TRUE(trial.at("balanced").get<bool>()) << trial.at("problems");
   }
