@@ -189,7 +189,8 @@ void count_kernel(const TrialBoard& board, TrialResult& result) {
   result.backlog_in_force = board.backlog_in_force;
   result.listener_drops = board.listener_drops;
   result.first_stall_drops = board.first_stall_drops;
-  result.accepted = board.peers.load();
+  // A server that had to be killed has not said it; and of a guest who is gone nobody knows who it was.
+  result.accepted = std::max<std::uint64_t>(board.accepted, board.peers.load());
   result.deepest_queue = std::max(board.queue_peak_sampled, board.queue_peak_at_accept);
   result.longest_wait = std::chrono::milliseconds(board.longest_wait_ms);
   result.queue_wait = board.queue_wait;
