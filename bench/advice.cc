@@ -108,6 +108,7 @@ class Search {
   bool is_enough(int backlog) const {
     const double room = backlog + 1.0;
     const bool holds_everybody = room >= evidence_.deepest->scenario.clients;
+    if (room < advice_.model_needs.together && !holds_everybody) return false;
     return backlog > advice_.largest_lossy.value_or(-1) && loss_upper(backlog) <= advice_.target_loss &&
            (holds_everybody || room >= evidence_.deepest->deepest_queue * (1 + kHeadroomMin));
   }

@@ -170,6 +170,10 @@ Needs needs(const Scenario& scenario, double accepts_per_s, double loss) {
     const double accepting_s = std::max(in_seconds(scenario.burst_within) - in_seconds(scenario.stall), 0.0);
     all.burst = burst_places(burst, accepting_s, accepts_per_s);
   }
+  if (scenario.arrival != Arrival::kBurst && all.stall > 0 && scenario.burst > 0) {
+    const double bursts = std::ceil(in_seconds(scenario.stall) / in_seconds(scenario.burst_every));
+    all.together = all.stall + bursts * scenario.burst;
+  }
   const bool holds_the_server = scenario.handler.kind == Handling::kBlock ||
                                 (scenario.handler.kind == Handling::kWait &&
                                  servers_of(scenario) > 0);  // computing is in accepts_per_s

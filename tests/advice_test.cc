@@ -120,6 +120,23 @@ TEST(Advice, CountsEachStallCycleOfAScheduleAsAPeak) {
   EXPECT_EQ(advise(trials).deepest_queue.n, 6);
 }
 
+TEST(Advice, HoldsABurstThatMeetsAStallThoughNoneDidHere) {
+  std::vector<TrialResult> trials;
+  for (std::uint64_t seed = 1; seed <= 3; ++seed) {
+    for (const int backlog : {128, 1024, kUnlimitedBacklog}) {
+      trials.push_back(trial(backlog, 100, 0, seed));
+      trials.back().scenario.rate = 1000;  // 100 in a stall
+      trials.back().scenario.clients = 3000;
+      trials.back().scenario.burst = 500;
+      trials.back().scenario.burst_every = std::chrono::seconds(1);
+    }
+  }
+  const Advice advice = advise(trials);
+  EXPECT_EQ(advice.recommended, 1024);
+  EXPECT_EQ(advice.try_next, std::vector<int>{768});
+  EXPECT_NEAR(advice.model_needs.together, 600, 10);
+}
+
 TEST(Advice, MeetsTheTargetThatWasAskedFor) {
   std::vector<TrialResult> trials = measured();
   for (std::uint64_t seed = 1; seed <= 5; ++seed) trials.push_back(trial(600, 601, 3, seed));

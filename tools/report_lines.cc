@@ -229,6 +229,10 @@ std::string reason(const Advice& advice, const Terminal& terminal) {
         "for)",
         advice.deepest_queue.n, share(advice.loss_upper), share(advice.target_loss));
   }
+  if (advice.model_needs.together > advice.deepest_queue.most) {
+    text += fmt::format("; a burst that met a stall would need {} by the model, and finds them",
+                        whole(advice.model_needs.together));
+  }
   switch (advice.model_needs.dominant()) {
     case bench::Term::kStall:
       return text + "; it is the stall that needs them";

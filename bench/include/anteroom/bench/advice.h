@@ -64,7 +64,8 @@ struct AdviceOptions {
 constexpr double kHeadroomMin = 0.10;
 
 /// The smallest backlog tried, or worth trying, whose upper bound of loss meets the target, which has room to
-/// spare, and than which no larger one has lost more than that. Nothing, if even an unlimited backlog did not
+/// spare, which holds what the model says of a burst that meets a stall (whether one does in these runs is
+/// luck), and than which no larger one has lost more than that. Nothing, if even an unlimited backlog did not
 /// get everybody served. Void trials do not count. Looks at one server's trials of one load.
 Advice advise(const std::vector<TrialResult>& trials, const AdviceOptions& options = {});
 

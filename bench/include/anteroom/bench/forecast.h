@@ -32,6 +32,9 @@ struct Needs {
   double stall = 0;
   double burst = 0;
   double service = 0;
+  /// What a stall needs that all bursts fall into that can: of a load that has both. Whether one does in a
+  /// few runs is luck.
+  double together = 0;
 
   Term dominant() const noexcept {
     if (stall >= burst && stall >= service) return Term::kStall;
