@@ -399,7 +399,7 @@ TEST(Trial, OfAClosedLoopGivesTheInvertedAnswerAndLittlesLawTells) {
 
 TEST(Experiment, FindsNothingBetweenAServerAndItself) {
   // Twenty times two sets of five runs of the same. The least p that five and five can have below 5 % is 3.2
-  // %, so one of them may well be called different; five or more would be, of a sound harness, once in 2,500
+  // %, so one of them may well be called different; five or more would be, of a sound harness, once in 3,000
   // times.
   int found = 0;
   for (std::uint64_t seed = 1; seed <= 20; ++seed) {
