@@ -10,8 +10,8 @@
 namespace anteroom::bench {
 namespace {
 
-constexpr std::uint64_t kSeed =
-    1;  // of the bootstraps: any number does, but the same one must come out again
+// Of the bootstraps: any number does, but the same one must come out again.
+constexpr std::uint64_t kSeed = 1;
 constexpr int kBacklogMax = 1 << 29;
 constexpr std::size_t kRunsMin = 2;
 

@@ -112,8 +112,7 @@ std::string_view name(Term term) noexcept {
 }
 
 std::optional<Forecast> forecast(const Scenario& scenario, double accepts_per_s) {
-  if (scenario.loop != Loop::kOpen || scenario.server == ServerKind::kReactors || scenario.loss > 0)
-    return std::nullopt;
+  if (scenario.loop != Loop::kOpen || scenario.loss > 0) return std::nullopt;
   const double places = places_of(scenario.backlog);
   const bool has_handler = scenario.handler.kind != Handling::kNone;
 
@@ -123,7 +122,12 @@ std::optional<Forecast> forecast(const Scenario& scenario, double accepts_per_s)
     if (has_handler || scenario.rtt > nanoseconds(0)) return std::nullopt;
     const double launch_s = std::max(within_s, scenario.clients * kLaunchPerClientS);
     if (within_s == 0 && stall_s <= launch_s) return std::nullopt;  // a race
-    // Nobody is accepted while the stall lasts; after it the rest of the burst comes at its pace.
+    // Nobody is accepted while the stall lasts; a hash has dealt the clients out to the listeners.
+    if (scenario.server == ServerKind::kReactors) {
+      if (stall_s <= launch_s) return std::nullopt;
+      return Forecast{.model = "binomial",
+                      .loss = reuseport_loss_share(scenario.clients, scenario.threads, places)};
+    }
     if (stall_s > launch_s)
       return Forecast{.model = "burst", .loss = burst_loss_share(scenario.clients, 0, 0, places)};
     if (stall_s > 0) return std::nullopt;
@@ -131,6 +135,7 @@ std::optional<Forecast> forecast(const Scenario& scenario, double accepts_per_s)
                     .loss = burst_loss_share(scenario.clients, within_s, accepts_per_s, places)};
   }
 
+  if (scenario.server == ServerKind::kReactors) return std::nullopt;
   if (has_handler) {
     const int servers = servers_of(scenario);
     if (servers == 0 || has_stall(scenario) || scenario.arrival != Arrival::kPoisson || scenario.burst > 0 ||

@@ -25,15 +25,17 @@ using std::chrono::nanoseconds;
 
 constexpr std::size_t kSwarmsMax = 64;
 // The generator was the limit, and the trial is void, when more than one client in twenty called later than
-// this, or than a twentieth of the stall: a queue that grows by rate x stall is then known to within 5 %, and
-// to much less if the late are late by alike. A burst has no pace to keep, but must be one: 10,000 calls a
-// second, a third of what one processor makes here, plus one hiccup.
+// this, or than a twentieth of the stall: a queue that grows by rate x stall is then known to within 5 %.
 constexpr nanoseconds kLatenessMax = 10ms;
 constexpr nanoseconds kLatenessMin = 1ms;
 constexpr int kLatenessOfStall = 20;
 constexpr double kLateShareMax = 0.05;
+// Those who are to call within so short a time may be late by what the calls of one another cost, 25 to 40
+// us.
 constexpr nanoseconds kNear = 10ms;
 constexpr nanoseconds kCallCost = 40us;
+// A burst has no pace to keep, but must be one: 10,000 calls a second, a third of what one processor makes
+// here, plus one hiccup.
 constexpr nanoseconds kBurstGapMax = 100us;
 constexpr nanoseconds kBurstHiccup = 100ms;
 

@@ -86,6 +86,17 @@ TEST(Forecast, SaysNothingOfWhatNoModelKnows) {
   EXPECT_FALSE(forecast(scenario, kAccepts));
 }
 
+TEST(Forecast, OfABurstAtSeveralListenersIsBinomial) {
+  Scenario burst{
+      .server = ServerKind::kReactors, .backlog = 199, .threads = 2, .clients = 400, .stall = 500ms};
+  // Two queues hold all 400 only if 200 fall to each: the mean excess of Binomial(400, 1/2) is 0.399 x 10.
+  EXPECT_NEAR(forecast(burst, kAccepts)->loss, 2 * 3.99 / 400, 0.0005);
+  EXPECT_EQ(forecast(burst, kAccepts)->model, "binomial");
+  burst.server = ServerKind::kReactor;
+  burst.backlog = 399;
+  EXPECT_DOUBLE_EQ(forecast(burst, kAccepts)->loss, 0) << "one queue of as many places holds them";
+}
+
 TEST(Forecast, SaysNothingOutsideTheBoundsOfItsModel) {
   Scenario far = stalls(64);
   far.rtt = 100ms;  // of a stall of 300: many are under way when the queue fills, and become ghosts

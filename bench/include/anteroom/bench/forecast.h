@@ -17,12 +17,12 @@ std::string_view name(Term term) noexcept;  // "stall", "burst", "service"
 
 /// What the models (models.h) say of a scenario before it is run.
 struct Forecast {
-  std::string_view model;  ///< "stall", "stall and bursts", "burst", "M/M/1/K", "M/M/c/K"
+  std::string_view model;  ///< "stall", "stall and bursts", "burst", "binomial", "M/M/1/K", "M/M/c/K"
   double loss = 0;         ///< share of clients that lose their first SYN, at the scenario's backlog
 };
 
 /// Nothing where no model of ours fits: a burst that races the server, a ramp, a closed loop, services that
-/// are not exponential, several listeners in a stall that repeats.
+/// are not exponential, several listeners but in a burst that a stall holds up.
 /// `accepts_per_s` is what one thread of the server can accept.
 std::optional<Forecast> forecast(const Scenario& scenario, double accepts_per_s);
 
