@@ -1,0 +1,171 @@
+#include <anteroom/bench/socket_diag.h>
+#include <anteroom/socket.h>
+#include <linux/inet_diag.h>
+#include <linux/netlink.h>
+#include <linux/rtnetlink.h>
+#include <linux/sock_diag.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <sys/socket.h>
+#include <sys/uio.h>
+
+#include <array>
+#include <cerrno>
+#include <cstring>
+#include <system_error>
+
+namespace anteroom::bench {
+namespace {
+
+// The kernel fills as much of a dump into one answer as the reader has room for, up to 32 KiB
+// (netlink_dump in net/netlink/af_netlink.c).
+constexpr std::size_t kAnswerBytes = 32 * 1024;
+
+// A jump of the filter is a 16-bit number, and each port takes 12 bytes of it.
+constexpr std::size_t kFilterPortsMax = 5000;
+
+/// "Its local port is one of these", as a little program that the kernel runs on each socket
+/// (inet_diag_bc_run in net/ipv4/inet_diag.c). An operation is followed by its operand; on a yes it goes on
+/// `yes` bytes further, else `no` bytes; who gets to the end is sent, who jumps beyond it is not.
+std::vector<inet_diag_bc_op> one_of(std::span<const std::uint16_t> ports) {
+  constexpr std::uint16_t kWord = sizeof(inet_diag_bc_op);
+  std::vector<inet_diag_bc_op> program;
+  for (std::size_t i = 0; i < ports.size(); ++i) {
+    // A yes goes on to the jump behind the operand, a no to the next port, and from the last one too far.
+    program.push_back({.code = INET_DIAG_BC_S_EQ, .yes = 2 * kWord, .no = 3 * kWord});
+    program.push_back({.code = INET_DIAG_BC_NOP, .yes = 0, .no = ports[i]});
+    const std::size_t after = ports.size() - i - 1;
+    if (after == 0) break;
+    const auto to_the_end = static_cast<std::uint16_t>(kWord * (1 + 3 * (after - 1) + 2));
+    program.push_back({.code = INET_DIAG_BC_JMP, .yes = kWord, .no = to_the_end});
+  }
+  return program;
+}
+
+Endpoint endpoint_of(int family, const __be32* address, __be16 port, std::uint32_t interface) {
+  if (family == AF_INET) {
+    sockaddr_in v4{};
+    v4.sin_family = AF_INET;
+    v4.sin_port = port;
+    v4.sin_addr.s_addr = address[0];
+    return Endpoint::from(reinterpret_cast<const sockaddr*>(&v4), sizeof(v4));
+  }
+  sockaddr_in6 v6{};
+  v6.sin6_family = AF_INET6;
+  v6.sin6_port = port;
+  std::memcpy(&v6.sin6_addr, address, sizeof(v6.sin6_addr));
+  if (IN6_IS_ADDR_LINKLOCAL(&v6.sin6_addr)) v6.sin6_scope_id = interface;
+  return Endpoint::from(reinterpret_cast<const sockaddr*>(&v6), sizeof(v6));
+}
+
+const std::byte* body_of(const nlmsghdr* message) {
+  return reinterpret_cast<const std::byte*>(message) + NLMSG_HDRLEN;
+}
+
+}  // namespace
+
+SocketDiag::SocketDiag()
+    : socket_(::socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_SOCK_DIAG)), buffer_(kAnswerBytes) {
+  if (!socket_) throw setup_error(last_error(), "socket", "to sock_diag");
+}
+
+template <class Take>
+void SocketDiag::dump(int family, std::uint32_t states, std::uint8_t extensions,
+                      std::span<const std::uint16_t> ports, Take take) {
+  struct {
+    nlmsghdr header{};
+    inet_diag_req_v2 question{};
+  } request;
+  std::vector<inet_diag_bc_op> filter;
+  if (ports.size() <= kFilterPortsMax) filter = one_of(ports);
+  const std::size_t filter_bytes = filter.size() * sizeof(filter[0]);
+  rtattr attribute{.rta_len = static_cast<unsigned short>(RTA_LENGTH(filter_bytes)),
+                   .rta_type = INET_DIAG_REQ_BYTECODE};
+  std::array<iovec, 3> parts{{{.iov_base = &request, .iov_len = sizeof(request)},
+                              {.iov_base = &attribute, .iov_len = sizeof(attribute)},
+                              {.iov_base = filter.data(), .iov_len = filter_bytes}}};
+  request.header = {.nlmsg_len = static_cast<std::uint32_t>(
+                        sizeof(request) + (filter.empty() ? 0 : sizeof(attribute) + filter_bytes)),
+                    .nlmsg_type = SOCK_DIAG_BY_FAMILY,
+                    .nlmsg_flags = NLM_F_REQUEST | NLM_F_DUMP,
+                    .nlmsg_seq = 1,
+                    .nlmsg_pid = 0};
+  request.question.sdiag_family = static_cast<std::uint8_t>(family);
+  request.question.sdiag_protocol = IPPROTO_TCP;
+  request.question.idiag_ext = extensions;
+  request.question.idiag_states = states;
+  if (::writev(socket_.get(), parts.data(), filter.empty() ? 1 : 3) < 0)
+    throw setup_error(last_error(), "ask sock_diag", "for TCP sockets");
+
+  for (;;) {
+    const ssize_t size = ::recv(socket_.get(), buffer_.data(), buffer_.size(), 0);
+    if (size < 0 && errno == EINTR) continue;
+    if (size < 0) throw setup_error(last_error(), "hear from sock_diag", "of TCP sockets");
+    auto left = static_cast<std::size_t>(size);
+    for (const auto* message = reinterpret_cast<const nlmsghdr*>(buffer_.data()); NLMSG_OK(message, left);
+         message = NLMSG_NEXT(message, left)) {
+      if (message->nlmsg_type == NLMSG_DONE) return;
+      if (message->nlmsg_type == NLMSG_ERROR) {
+        const auto* const error = reinterpret_cast<const nlmsgerr*>(body_of(message));
+        throw setup_error({-error->error, std::system_category()}, "ask sock_diag", "for TCP sockets");
+      }
+      const auto* const socket = reinterpret_cast<const inet_diag_msg*>(body_of(message));
+      take(*socket, reinterpret_cast<const rtattr*>(socket + 1),
+           message->nlmsg_len - NLMSG_LENGTH(sizeof(*socket)));
+    }
+  }
+}
+
+void SocketDiag::listeners(std::vector<ListeningSocket>& into, std::span<const std::uint16_t> ports) {
+  constexpr std::uint8_t kMemory = 1 << (INET_DIAG_SKMEMINFO - 1);
+  into.clear();
+  for (const int family : {AF_INET, AF_INET6}) {
+    dump(family, 1U << TCP_LISTEN, kMemory, ports,
+         [&](const inet_diag_msg& socket, const rtattr* attribute, std::size_t left) {
+           ListeningSocket& listener = into.emplace_back();
+           listener.address =
+               endpoint_of(family, socket.id.idiag_src, socket.id.idiag_sport, socket.id.idiag_if);
+           listener.depth = socket.idiag_rqueue;
+           listener.limit = socket.idiag_wqueue;
+           listener.cookie = std::uint64_t{socket.id.idiag_cookie[1]} << 32 | socket.id.idiag_cookie[0];
+           listener.inode = socket.idiag_inode;
+           listener.uid = socket.idiag_uid;
+           for (; RTA_OK(attribute, left); attribute = RTA_NEXT(attribute, left)) {
+             if (attribute->rta_type == INET_DIAG_SKMEMINFO &&
+                 RTA_PAYLOAD(attribute) >= (SK_MEMINFO_DROPS + 1) * sizeof(std::uint32_t)) {
+               listener.drops = static_cast<const std::uint32_t*>(RTA_DATA(attribute))[SK_MEMINFO_DROPS];
+             } else if (attribute->rta_type == INET_DIAG_SKV6ONLY) {
+               listener.is_v6_only = *static_cast<const std::uint8_t*>(RTA_DATA(attribute)) != 0;
+             }
+           }
+         });
+  }
+}
+
+std::vector<ConnectedSocket> SocketDiag::connections(std::uint16_t local_port) {
+  constexpr std::uint32_t kAllStates = (1U << (TCP_CLOSING + 1)) - 2;
+  constexpr std::uint32_t kNotThese = 1U << TCP_LISTEN | 1U << TCP_TIME_WAIT;
+  std::vector<ConnectedSocket> sockets;
+  for (const int family : {AF_INET, AF_INET6}) {
+    dump(family, kAllStates & ~kNotThese, 0, std::span(&local_port, 1),
+         [&](const inet_diag_msg& socket, const rtattr*, std::size_t) {
+           sockets.push_back({.local = endpoint_of(family, socket.id.idiag_src, socket.id.idiag_sport, 0),
+                              .remote = endpoint_of(family, socket.id.idiag_dst, socket.id.idiag_dport, 0),
+                              .state = socket.idiag_state});
+         });
+  }
+  return sockets;
+}
+
+Endpoint unmapped(const Endpoint& endpoint) noexcept {
+  if (endpoint.family() != AF_INET6) return endpoint;
+  const auto* const v6 = reinterpret_cast<const sockaddr_in6*>(endpoint.data());
+  if (!IN6_IS_ADDR_V4MAPPED(&v6->sin6_addr)) return endpoint;
+  sockaddr_in v4{};
+  v4.sin_family = AF_INET;
+  v4.sin_port = v6->sin6_port;
+  std::memcpy(&v4.sin_addr, &v6->sin6_addr.s6_addr[12], sizeof(v4.sin_addr));
+  return Endpoint::from(reinterpret_cast<const sockaddr*>(&v4), sizeof(v4));
+}
+
+}  // namespace anteroom::bench

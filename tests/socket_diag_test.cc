@@ -1,0 +1,102 @@
+// Who listens and who waits, asked from outside.
+#include <anteroom/bench/socket_diag.h>
+#include <anteroom/listen_queue.h>
+#include <anteroom/listener.h>
+#include <gtest/gtest.h>
+#include <netinet/tcp.h>
+
+#include <algorithm>
+#include <numeric>
+
+#include "support/own_network.h"
+#include "support/peer.h"
+
+namespace anteroom::bench {
+namespace {
+
+using test::Peer;
+
+TEST(SocketDiag, ShowsWhatTheListenerItselfKnows) {
+  Listener listener({"127.0.0.1", 0}, {.backlog = 3});
+  const Peer a(listener.endpoint());
+  const Peer b(listener.endpoint());
+  SocketDiag diag;
+  std::vector<ListeningSocket> all;
+  const std::uint16_t port = listener.endpoint().port();
+  diag.listeners(all, std::span(&port, 1));
+  ASSERT_EQ(all.size(), 1U);
+  EXPECT_EQ(all[0].address, listener.endpoint());
+  EXPECT_EQ(all[0].depth, 2U);
+  EXPECT_EQ(all[0].limit, 3U);
+  EXPECT_EQ(all[0].uid, ::getuid());
+  std::uint64_t cookie = 0;
+  socklen_t size = sizeof(cookie);
+  ASSERT_EQ(::getsockopt(listener.fd(), SOL_SOCKET, SO_COOKIE, &cookie, &size), 0);
+  EXPECT_EQ(all[0].cookie, cookie);
+}
+
+TEST(SocketDiag, FindsTheSocketsOfTheNamedPortsAndNoOthers) {
+  std::vector<Listener> listeners;
+  for (int i = 0; i < 40; ++i) listeners.emplace_back(Endpoint("127.0.0.1", 0), ListenerOptions{});
+  listeners.emplace_back(Endpoint("::1", 0), ListenerOptions{});
+  SocketDiag diag;
+  std::vector<ListeningSocket> found;
+  // Every length of the filter, and each place in it.
+  for (std::size_t wanted = 1; wanted <= listeners.size(); ++wanted) {
+    std::vector<std::uint16_t> ports;
+    for (std::size_t i = 0; i < wanted; ++i)
+      ports.push_back(listeners[listeners.size() - 1 - i].endpoint().port());
+    diag.listeners(found, ports);
+    EXPECT_EQ(found.size(), wanted);
+    for (const ListeningSocket& socket : found) {
+      EXPECT_EQ(std::ranges::count(ports, socket.address.port()), 1);
+    }
+  }
+  diag.listeners(found);
+  EXPECT_GE(found.size(), listeners.size());
+}
+
+TEST(SocketDiag, ShowsMoreListenersThanOneAnswerHolds) {
+  std::vector<Listener> listeners;
+  for (int i = 0; i < 600; ++i) listeners.emplace_back(Endpoint("127.0.0.1", 0), ListenerOptions{});
+  SocketDiag diag;
+  std::vector<ListeningSocket> found;
+  diag.listeners(found);
+  for (const Listener& listener : listeners)
+    EXPECT_EQ(std::ranges::count(found, listener.endpoint(), &ListeningSocket::address), 1);
+}
+
+TEST(SocketDiag, ShowsWhoIsConnected) {
+  Listener listener({"::", 0}, {});
+  const std::uint16_t port = listener.endpoint().port();
+  const Peer four({"127.0.0.1", port});
+  const Peer six({"::1", port});
+  SocketDiag diag;
+  std::vector<Endpoint> remotes;
+  for (const ConnectedSocket& socket : diag.connections(port)) {
+    EXPECT_EQ(socket.local.port(), port);
+    EXPECT_EQ(socket.state, TCP_ESTABLISHED);
+    remotes.push_back(unmapped(socket.remote));
+  }
+  ASSERT_EQ(remotes.size(), 2U);
+  EXPECT_EQ(std::ranges::count(remotes, local_endpoint(four.fd())), 1);
+  EXPECT_EQ(std::ranges::count(remotes, local_endpoint(six.fd())), 1);
+}
+
+TEST(SocketDiag, CountsTheDropsOfEachListener) {
+  if (!test::has_own_network) GTEST_SKIP() << "needs a network of its own";
+  Listener listener({"127.0.0.1", 0}, {.backlog = 0});
+  const Peer guest(listener.endpoint());
+  const Fd late(::socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
+  ASSERT_EQ(::connect(late.get(), listener.endpoint().data(), listener.endpoint().size()), -1);
+  SocketDiag diag;
+  std::vector<ListeningSocket> found;
+  diag.listeners(found);
+  ASSERT_EQ(found.size(), 1U);
+  EXPECT_EQ(found[0].depth, 1U);
+  EXPECT_EQ(found[0].drops, 1U);
+  EXPECT_EQ(found[0].drops, listen_queue(listener.fd())->drops);
+}
+
+}  // namespace
+}  // namespace anteroom::bench
