@@ -1,0 +1,307 @@
+#include <anteroom/bench/road.h>
+#include <anteroom/bench/running_server.h>
+#include <anteroom/bench/socket_holders.h>
+#include <anteroom/listen_queue.h>
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+#include <sched.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <climits>
+#include <cstring>
+#include <exception>
+#include <filesystem>
+#include <map>
+#include <set>
+#include <system_error>
+#include <utility>
+
+namespace anteroom::bench {
+namespace {
+
+// glibc has them since 2.36, which Debian 12 has and Ubuntu 22.04 has not.
+Fd open_process(pid_t pid) noexcept { return Fd(static_cast<int>(::syscall(SYS_pidfd_open, pid, 0))); }
+Fd copy_descriptor(const Fd& process, int fd) noexcept {
+  return Fd(static_cast<int>(::syscall(SYS_pidfd_getfd, process.get(), fd, 0)));
+}
+
+std::string in_words(pid_t pid) {
+  const std::string name = process_name(pid);
+  return name.empty() ? fmt::format("pid {}", pid) : fmt::format("{} (pid {})", name, pid);
+}
+
+/// Says who may, and how to become him.
+std::string not_allowed_to_touch(pid_t pid) {
+  const bool is_traced_by_parents_only =
+      read_sysctl("kernel.yama.ptrace_scope") != "0" && !read_sysctl("kernel.yama.ptrace_scope").empty();
+  struct stat process {};
+  const bool is_own =
+      ::stat(fmt::format("/proc/{}", pid).c_str(), &process) == 0 && process.st_uid == ::getuid();
+  if (is_own && is_traced_by_parents_only)
+    return fmt::format(
+        "kernel.yama.ptrace_scope does not let you reach into {}, though it is yours: run this as root "
+        "(sudo)",
+        in_words(pid));
+  return fmt::format(
+      "you may not reach into {}, which belongs to another user or is protected: run this as "
+      "root (sudo)",
+      in_words(pid));
+}
+
+/// Which network namespace a process lives in; empty if this user may not know.
+std::string network_of(const std::string& process) {
+  std::error_code error;
+  return std::filesystem::read_symlink(fmt::format("/proc/{}/ns/net", process), error);
+}
+
+bool enter(pid_t pid, const char* kind, int flag) {
+  const Fd space(::open(fmt::format("/proc/{}/ns/{}", pid, kind).c_str(), O_RDONLY | O_CLOEXEC));
+  return space && ::setns(space.get(), flag) == 0;
+}
+
+/// Moves to where `pid` has its network. Who owns a container without being root has the right only inside
+/// its user namespace (setns(2)).
+void enter_network_of(pid_t pid) {
+  const std::string theirs = network_of(std::to_string(pid));
+  if (theirs.empty() || theirs == network_of("self")) return;
+  if (enter(pid, "net", CLONE_NEWNET)) return;
+  if (enter(pid, "user", CLONE_NEWUSER) && enter(pid, "net", CLONE_NEWNET)) return;
+  throw TargetError(
+      fmt::format("{} lives in another network namespace, which you may not enter: run this as "
+                  "root (sudo)",
+                  in_words(pid)));
+}
+
+/// A process and all that it has begotten.
+std::set<pid_t> family_of(pid_t pid) {
+  std::map<pid_t, pid_t> parents;
+  for (const pid_t other : all_processes()) parents[other] = parent_of(other);
+  std::set<pid_t> family{pid};
+  for (const auto& [child, _] : parents) {
+    std::vector<pid_t> line;
+    for (pid_t ancestor = child; ancestor > 0 && line.size() < parents.size(); ancestor = parents[ancestor]) {
+      line.push_back(ancestor);
+      if (family.contains(ancestor)) {
+        family.insert(line.begin(), line.end());
+        break;
+      }
+    }
+  }
+  return family;
+}
+
+std::string list(const std::set<std::uint16_t>& ports) { return fmt::format("{}", fmt::join(ports, ", ")); }
+
+using Listeners = std::vector<ListeningSocket>;
+
+/// The one whose children all others are that hold a listener of that port.
+pid_t server_on(std::uint16_t port, const Listeners& listeners, const SocketHolders& holders) {
+  std::set<pid_t> pids;
+  bool any = false;
+  for (const ListeningSocket& listener : listeners) {
+    if (listener.address.port() != port) continue;
+    any = true;
+    const auto found = holders.by_inode.find(listener.inode);
+    if (found == holders.by_inode.end()) continue;
+    for (const SocketHolder& holder : found->second) pids.insert(holder.pid);
+  }
+  if (!any) throw TargetError(fmt::format("nobody listens on port {} here", port));
+  if (pids.size() > 1) pids.erase(1);  // who starts services may keep their sockets
+  if (pids.empty())
+    throw TargetError(
+        fmt::format("who listens on port {} belongs to another user: run this as root (sudo)", port));
+  std::set<pid_t> heads;
+  for (const pid_t pid : pids) {
+    pid_t head = pid;
+    for (pid_t parent = parent_of(pid); pids.contains(parent); parent = parent_of(parent)) head = parent;
+    heads.insert(head);
+  }
+  if (heads.size() == 1) return *heads.begin();
+  std::vector<std::string> names;
+  for (const pid_t pid : heads) names.push_back(in_words(pid));
+  throw TargetError(fmt::format("several servers listen on port {}: {}. Say which with --pid", port,
+                                fmt::join(names, ", ")));
+}
+
+/// The sockets among `listeners` that somebody of `family` holds.
+Listeners held_by(const std::set<pid_t>& family, const Listeners& listeners, const SocketHolders& holders) {
+  Listeners held;
+  for (const ListeningSocket& listener : listeners) {
+    const auto found = holders.by_inode.find(listener.inode);
+    if (found != holders.by_inode.end() &&
+        std::ranges::any_of(found->second, [&](const SocketHolder& h) { return family.contains(h.pid); }))
+      held.push_back(listener);
+  }
+  return held;
+}
+
+std::uint16_t the_only_port(pid_t pid, const Listeners& held, std::optional<std::uint16_t> wanted) {
+  std::set<std::uint16_t> ports;
+  for (const ListeningSocket& listener : held) ports.insert(listener.address.port());
+  if (ports.empty()) throw TargetError(fmt::format("{} listens on no TCP port", in_words(pid)));
+  if (wanted && !ports.contains(*wanted))
+    throw TargetError(
+        fmt::format("{} does not listen on port {}, but on {}", in_words(pid), *wanted, list(ports)));
+  if (!wanted && ports.size() > 1)
+    throw TargetError(fmt::format("{} listens on {}: say which with --port", in_words(pid), list(ports)));
+  return wanted.value_or(*ports.begin());
+}
+
+std::uint64_t cookie_of(const Fd& socket) noexcept {
+  std::uint64_t cookie = 0;
+  socklen_t size = sizeof(cookie);
+  return ::getsockopt(socket.get(), SOL_SOCKET, SO_COOKIE, &cookie, &size) == 0 ? cookie : 0;
+}
+
+/// The very socket, through a process that has it; not open if that one has it no more. `error` is why.
+Fd reach(const SocketHolder& holder, std::uint64_t cookie, int& error) noexcept {
+  const Fd process = open_process(holder.pid);
+  Fd socket = process ? copy_descriptor(process, holder.fd) : Fd();
+  error = socket ? 0 : errno;
+  if (socket && cookie_of(socket) != cookie) socket.reset();
+  return socket;
+}
+
+/// Through the process by which it was found, or, as processes come and go, through any other that has it.
+Fd reach(const ServerRoom& room) {
+  int error = 0;
+  if (Fd socket = reach({.pid = room.pid, .fd = room.fd}, room.cookie, error)) return socket;
+  if (error == EPERM) throw TargetError(not_allowed_to_touch(room.pid));
+  if (error == ENOSYS)
+    throw TargetError(
+        "this kernel has no pidfd_getfd(2), by which one reaches another's socket: it takes Linux 5.6");
+  if (error == EMFILE || error == ENFILE)
+    throw TargetError("no descriptor is left to reach the server's socket with: ulimit -n");
+  const SocketHolders holders = find_socket_holders();
+  if (const auto found = holders.by_inode.find(room.inode); found != holders.by_inode.end()) {
+    for (const SocketHolder& holder : found->second) {
+      if (Fd socket = reach(holder, room.cookie, error)) return socket;
+    }
+  }
+  throw ServerGone(
+      !is_alive(room.pid)
+          ? fmt::format("the server on {} (pid {}) has ended", room.address.to_string(), room.pid)
+          : fmt::format("{} does not listen on {} any more", in_words(room.pid), room.address.to_string()));
+}
+
+}  // namespace
+
+RunningServer::RunningServer(std::optional<pid_t> pid, std::optional<std::uint16_t> port) {
+  if (pid) {
+    if (!is_alive(*pid)) throw TargetError(fmt::format("there is no process {}", *pid));
+    enter_network_of(*pid);
+    diag_ = SocketDiag();  // of that network
+  }
+  Listeners listeners;
+  diag_.listeners(listeners);
+  const SocketHolders holders = find_socket_holders();
+  pid_ = pid ? *pid : server_on(port.value(), listeners, holders);
+  name_ = process_name(pid_);
+  if (find_socket_holders(pid_).hidden > 0) throw TargetError(not_allowed_to_touch(pid_));
+  const Listeners held = held_by(family_of(pid_), listeners, holders);
+  port_ = the_only_port(pid_, held, port);
+  for (const ListeningSocket& listener : listeners) {
+    if (listener.address.port() != port_) continue;
+    // Sockets of one address and one port are one SO_REUSEPORT group, and of one user (socket(7)).
+    const bool is_in_group = std::ranges::any_of(held, [&](const ListeningSocket& other) {
+      return other.address == listener.address && other.uid == listener.uid;
+    });
+    if (is_in_group) add_room(listener, holders);
+  }
+  backlog_max_ = system_backlog_max();
+}
+
+void RunningServer::add_room(const ListeningSocket& listener, const SocketHolders& holders) {
+  const auto found = holders.by_inode.find(listener.inode);
+  if (found == holders.by_inode.end())
+    throw TargetError(
+        fmt::format("another process shares {} with {} and belongs to another user: run this as root (sudo)",
+                    listener.address.to_string(), in_words(pid_)));
+  const auto own = std::ranges::find(found->second, pid_, &SocketHolder::pid);
+  const SocketHolder& holder = own != found->second.end() ? *own : found->second.front();
+  rooms_.push_back({.address = listener.address,
+                    .cookie = listener.cookie,
+                    .inode = listener.inode,
+                    .backlog = static_cast<int>(listener.limit),
+                    .pid = holder.pid,
+                    .fd = holder.fd,
+                    .is_v6_only = listener.is_v6_only});
+}
+
+int RunningServer::backlog() const noexcept {
+  return std::ranges::max_element(rooms_, {}, &ServerRoom::backlog)->backlog;
+}
+
+std::vector<pid_t> RunningServer::processes() const {
+  const std::set<pid_t> family = family_of(pid_);
+  std::set<pid_t> all(family.begin(), family.end());
+  for (const ServerRoom& room : rooms_) all.insert(room.pid);
+  return {all.begin(), all.end()};
+}
+
+std::vector<std::uint64_t> RunningServer::cookies() const {
+  std::vector<std::uint64_t> cookies;
+  for (const ServerRoom& room : rooms_) cookies.push_back(room.cookie);
+  return cookies;
+}
+
+Endpoint RunningServer::address() const {
+  std::optional<Endpoint> best;
+  for (const ServerRoom& room : rooms_) {
+    const std::string text = room.address.to_string();
+    const bool is_any_v6 = text.starts_with("[::]:");
+    if (text.starts_with("0.0.0.0:") || (is_any_v6 && !room.is_v6_only)) return {"127.0.0.1", port_};
+    const Endpoint here = is_any_v6 ? Endpoint("::1", port_) : room.address;
+    const auto rank = [](const Endpoint& e) {
+      return (e.is_loopback() ? 2 : 0) + (e.family() == AF_INET ? 1 : 0);
+    };
+    if (!best || rank(here) > rank(*best)) best = here;
+  }
+  return best.value();
+}
+
+bool RunningServer::is_there() {
+  std::vector<ListeningSocket> now;
+  diag_.listeners(now, std::span(&port_, 1));
+  return std::ranges::all_of(rooms_, [&](const ServerRoom& room) {
+    return std::ranges::count(now, room.cookie, &ListeningSocket::cookie) == 1;
+  });
+}
+
+void RunningServer::check_rights() const {
+  for (const ServerRoom& room : rooms_) (void)reach(room);
+}
+
+void RunningServer::set_backlog(int backlog) const {
+  for (const ServerRoom& room : rooms_) listen_on(room, backlog);
+}
+
+std::string RunningServer::put_back() const noexcept {
+  std::string problem;
+  for (const ServerRoom& room : rooms_) {
+    try {
+      listen_on(room, room.backlog);
+    } catch (const ServerGone&) {
+      // Nothing is left to be put back.
+    } catch (const std::exception& error) {
+      problem = fmt::format("the backlog of {} could not be put back to {}: {}", room.address.to_string(),
+                            room.backlog, error.what());
+    }
+  }
+  return problem;
+}
+
+void RunningServer::listen_on(const ServerRoom& room, int backlog) {
+  const Fd socket = reach(room);
+  if (::listen(socket.get(), backlog < 0 ? INT_MAX : backlog) != 0)
+    throw TargetError(
+        fmt::format("listen({}) on the socket of {}: {}", backlog, in_words(room.pid), std::strerror(errno)));
+}
+
+}  // namespace anteroom::bench

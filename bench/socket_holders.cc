@@ -1,0 +1,125 @@
+#include <anteroom/bench/socket_holders.h>
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <cerrno>
+#include <charconv>
+#include <cstdio>
+#include <filesystem>
+#include <fstream>
+#include <optional>
+#include <string_view>
+#include <system_error>
+
+namespace anteroom::bench {
+namespace {
+
+namespace fs = std::filesystem;
+
+template <class Number>
+std::optional<Number> number_in(std::string_view text) {
+  Number number{};
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), number);
+  if (error != std::errc{} || end != text.data() + text.size()) return std::nullopt;
+  return number;
+}
+
+/// Of "socket:[4711]".
+std::optional<std::uint32_t> socket_inode(std::string_view link) {
+  constexpr std::string_view kBegin = "socket:[";
+  if (!link.starts_with(kBegin) || !link.ends_with(']')) return std::nullopt;
+  return number_in<std::uint32_t>(link.substr(kBegin.size(), link.size() - kBegin.size() - 1));
+}
+
+/// False if this user may not look into it.
+bool add_holders(pid_t pid, SocketHolders& holders) {
+  std::error_code error;
+  fs::directory_iterator files(fmt::format("/proc/{}/fd", pid), error);
+  if (error) return error != std::errc::permission_denied;
+  // A process may end, and a descriptor close, while it is looked at.
+  for (; files != fs::directory_iterator(); files.increment(error)) {
+    std::array<char, 64> link{};
+    const std::string path = files->path();
+    const ssize_t size = ::readlink(path.c_str(), link.data(), link.size());
+    if (size < 0 && errno == EACCES) return false;  // its names may be listed, and nothing else
+    if (size <= 0) continue;
+    const auto inode = socket_inode({link.data(), static_cast<std::size_t>(size)});
+    const auto fd = number_in<int>(std::string_view(path).substr(path.rfind('/') + 1));
+    if (inode && fd) holders.by_inode[*inode].push_back({.pid = pid, .fd = *fd});
+  }
+  return true;
+}
+
+/// Of /proc/<pid>/stat (proc(5)).
+struct Stat {
+  char state = '\0';
+  pid_t parent = 0;
+};
+
+Stat read_stat(pid_t pid) {
+  std::ifstream file(fmt::format("/proc/{}/stat", pid));
+  std::string line;
+  std::getline(file, line);
+  // The name, in brackets, may have anything in it: "1 (a) b) S 0 ...".
+  const std::size_t name_end = line.rfind(')');
+  Stat stat;
+  if (name_end == std::string::npos) return stat;
+  // NOLINTNEXTLINE(cert-err34-c): the kernel wrote it
+  if (std::sscanf(line.c_str() + name_end + 1, " %c %d", &stat.state, &stat.parent) != 2) return {};
+  return stat;
+}
+
+}  // namespace
+
+std::vector<pid_t> all_processes() {
+  std::vector<pid_t> pids;
+  std::error_code error;
+  for (fs::directory_iterator entries("/proc", error); !error && entries != fs::directory_iterator();
+       entries.increment(error)) {
+    if (const auto pid = number_in<pid_t>(entries->path().filename().native())) pids.push_back(*pid);
+  }
+  std::ranges::sort(pids);
+  return pids;
+}
+
+pid_t parent_of(pid_t pid) { return read_stat(pid).parent; }
+
+bool is_alive(pid_t pid) {
+  const char state = read_stat(pid).state;
+  return state != '\0' && state != 'Z' && state != 'X';
+}
+
+std::chrono::nanoseconds processor_time(pid_t pid) {
+  std::chrono::nanoseconds sum{0};
+  std::error_code error;
+  for (fs::directory_iterator tasks(fmt::format("/proc/{}/task", pid), error);
+       !error && tasks != fs::directory_iterator(); tasks.increment(error)) {
+    std::ifstream file(tasks->path() / "schedstat");
+    std::int64_t ns = 0;
+    if (file >> ns) sum += std::chrono::nanoseconds(ns);
+  }
+  return sum;
+}
+
+SocketHolders find_socket_holders() {
+  SocketHolders holders;
+  for (const pid_t pid : all_processes()) holders.hidden += add_holders(pid, holders) ? 0 : 1;
+  return holders;
+}
+
+SocketHolders find_socket_holders(pid_t pid) {
+  SocketHolders holders;
+  holders.hidden = add_holders(pid, holders) ? 0 : 1;
+  return holders;
+}
+
+std::string process_name(pid_t pid) {
+  std::ifstream file(fmt::format("/proc/{}/comm", pid));
+  std::string name;
+  std::getline(file, name);
+  return name;
+}
+
+}  // namespace anteroom::bench
