@@ -2,12 +2,7 @@
 // already, in one line. bench/peers/generators sets it beside wrk, ab and hey.
 #include <anteroom/bench/histogram.h>
 #include <anteroom/bench/swarm.h>
-#include <anteroom/fd.h>
 #include <fmt/format.h>
-#include <linux/inet_diag.h>
-#include <linux/netlink.h>
-#include <linux/sock_diag.h>
-#include <netinet/tcp.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
 
@@ -29,7 +24,7 @@ using namespace anteroom::bench;
 
 constexpr const char* kUsage =
     "generator_benchmark: usage: generator_benchmark <ip:port> <flows> <seconds> [request]; "
-    "the server is one on 127.0.0.0/8, and \\r\\n in the request are escapes\n";
+    "the server is one on 127.0.0.0/8, and \\r \\n \\t \\0 \\\\ \\xHH in the request are escapes\n";
 // Records for more than one processor has ever connected on the loopback device (some 30,000 a second); a run
 // that uses up all of them ends early, and its rate is of the time that it took.
 constexpr std::size_t kClientsPerSecond = 100'000;
@@ -42,31 +37,6 @@ std::optional<Number> parse(std::string_view text, Number max) {
   const auto [rest, error] = std::from_chars(text.data(), text.data() + text.size(), value);
   const bool is_whole = error == std::errc() && rest == text.data() + text.size();
   return is_whole && value > 0 && value <= max ? std::optional(value) : std::nullopt;
-}
-
-/// The shell hands over a backslash and a letter; \r, \n and \\ are known, and anything else is no request.
-std::optional<std::string> unescape(std::string_view text) {
-  std::string bytes;
-  for (std::size_t i = 0; i < text.size(); ++i) {
-    if (text[i] != '\\') {
-      bytes += text[i];
-      continue;
-    }
-    switch (++i < text.size() ? text[i] : '\0') {
-      case 'r':
-        bytes += '\r';
-        break;
-      case 'n':
-        bytes += '\n';
-        break;
-      case '\\':
-        bytes += '\\';
-        break;
-      default:
-        return std::nullopt;
-    }
-  }
-  return bytes;
 }
 
 double seconds_of(const timeval& time) {
@@ -91,41 +61,6 @@ std::vector<Endpoint> sources(std::size_t clients, std::size_t flows) {
   for (std::size_t i = 0; i < sources_for(clients); ++i)
     addresses.emplace_back(fmt::format("127.0.{}.1", i % most), std::uint16_t{0});
   return addresses;
-}
-
-/// read_tcp_sockets() without those in TIME_WAIT, of which a run leaves up to 28,000, and which would take it
-/// 2 µs each: sock_diag(7) passes over them. Whom a server holds in TIME_WAIT has closed, so it is no ghost.
-std::vector<TcpSocket> read_living_tcp_sockets() {
-  struct {
-    nlmsghdr header;
-    inet_diag_req_v2 body;
-  } request{};
-  request.header.nlmsg_len = sizeof(request);
-  request.header.nlmsg_type = SOCK_DIAG_BY_FAMILY;
-  request.header.nlmsg_flags = NLM_F_REQUEST | NLM_F_DUMP;
-  request.body.sdiag_family = AF_INET;
-  request.body.sdiag_protocol = IPPROTO_TCP;
-  request.body.idiag_states = ~(1U << TCP_TIME_WAIT);
-  const Fd netlink(::socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_SOCK_DIAG));
-  if (!netlink || ::send(netlink.get(), &request, sizeof(request), 0) < 0) return read_tcp_sockets();
-  std::vector<TcpSocket> sockets;
-  alignas(nlmsghdr) char answer[32 * 1024];  // the kernel fills no more than this at a time
-  for (;;) {
-    const ssize_t count = ::recv(netlink.get(), answer, sizeof(answer), 0);
-    if (count <= 0) return read_tcp_sockets();
-    const nlmsghdr* message = nullptr;
-    for (ssize_t at = 0; at < count; at += NLMSG_ALIGN(message->nlmsg_len)) {
-      message = static_cast<const nlmsghdr*>(static_cast<const void*>(answer + at));
-      if (message->nlmsg_type == NLMSG_DONE) return sockets;
-      if (message->nlmsg_type != SOCK_DIAG_BY_FAMILY) return read_tcp_sockets();  // a kernel without it
-      const auto& socket = *reinterpret_cast<const inet_diag_msg*>(message + 1);
-      sockets.push_back({.local_address = socket.id.idiag_src[0],
-                         .local_port = ntohs(socket.id.idiag_sport),
-                         .remote_address = socket.id.idiag_dst[0],
-                         .remote_port = ntohs(socket.id.idiag_dport),
-                         .state = socket.idiag_state});
-    }
-  }
 }
 
 /// Nothing is left out: whoever called and was not served at once stands here under its own name.
@@ -184,17 +119,19 @@ int main(int argc, char** argv) {
     return fail(fmt::format("'{}' is not on 127.0.0.0/8: load is for servers of this machine", argv[1]));
   if (!flows) return fail(fmt::format("'{}': flows are 1 to {}", argv[2], flows_max));
   if (!seconds) return fail(fmt::format("'{}': seconds are whole, 1 to {}", argv[3], kSecondsMax));
-  if (!request) return fail(fmt::format("'{}': of the escapes only \\r, \\n and \\\\ are known", argv[4]));
+  if (!request)
+    return fail(fmt::format("'{}': of the escapes only \\r \\n \\t \\0 \\\\ \\xHH are known", argv[4]));
   try {
     std::vector<ClientRecord> records(kClientsPerSecond * *seconds);
+    SocketDiag diag;
     run_swarm({.server = *server,
                .sources = sources(records.size(), *flows),
                .records = records,
                .flows = *flows,
-               .request = *request,
+               .dialogue = {.request = *request},
                .start = std::chrono::steady_clock::now(),
                .end = std::chrono::seconds(*seconds),
-               .server_sockets = read_living_tcp_sockets});
+               .server_sockets = [&] { return diag.connections(server->port()); }});
     return print(records) ? 0 : 1;
   } catch (const std::exception& error) {
     return fail(error.what());

@@ -1,6 +1,5 @@
 #include <anteroom/bench/kernel_counters.h>
 
-#include <cstdio>
 #include <fstream>
 #include <map>
 #include <sstream>
@@ -59,31 +58,6 @@ std::uint64_t read_softnet_drops() {
     if (stream >> std::hex >> processed >> dropped) drops += dropped;
   }
   return drops;
-}
-
-std::vector<TcpSocket> read_tcp_sockets() {
-  std::vector<TcpSocket> sockets;
-  std::ifstream file("/proc/thread-self/net/tcp");
-  std::string line;
-  std::getline(file, line);  // the heading
-  while (std::getline(file, line)) {
-    unsigned local_address = 0;
-    unsigned local_port = 0;
-    unsigned remote_address = 0;
-    unsigned remote_port = 0;
-    unsigned state = 0;
-    // NOLINTNEXTLINE(cert-err34-c): the kernel wrote it; addresses are printed as they lie in memory, ports
-    // as numbers
-    const int read = std::sscanf(line.c_str(), "%*d: %x:%x %x:%x %x", &local_address, &local_port,
-                                 &remote_address, &remote_port, &state);
-    if (read != 5) continue;
-    sockets.push_back({.local_address = local_address,
-                       .local_port = static_cast<std::uint16_t>(local_port),
-                       .remote_address = remote_address,
-                       .remote_port = static_cast<std::uint16_t>(remote_port),
-                       .state = static_cast<int>(state)});
-  }
-  return sockets;
 }
 
 }  // namespace anteroom::bench

@@ -46,8 +46,7 @@ class Observer {
 
   void look_at(const Endpoint& peer, const std::optional<TcpInfo>& info) {
     if (info) waits_.record(info->since_last_sent);
-    const auto* const address = reinterpret_cast<const sockaddr_in*>(peer.data());
-    if (peer.family() == AF_INET) shared_->add_peer(peer_key(address->sin_addr.s_addr, peer.port()));
+    if (const std::uint64_t key = peer_key(peer)) shared_->add_peer(key);
   }
   void look_at(int guest) {
     sockaddr_storage address{};
@@ -267,6 +266,8 @@ void serve_scenario(const Scenario& scenario, std::vector<Listener> listeners, c
     case ServerKind::kPool:
       return serve_blocking(BlockingStyle::kThreadPool, scenario, std::move(listeners.front()), ready,
                             service, shared);
+    case ServerKind::kRunning:
+      break;  // it needs nobody to serve in its place
   }
 }
 

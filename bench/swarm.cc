@@ -1,4 +1,3 @@
-#include <anteroom/bench/kernel_counters.h>
 #include <anteroom/bench/swarm.h>
 #include <anteroom/connector.h>
 #include <anteroom/timer.h>
@@ -7,8 +6,12 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <deque>
 #include <limits>
 #include <optional>
+#include <string>
+#include <string_view>
+#include <unordered_map>
 #include <utility>
 #include <vector>
 
@@ -25,9 +28,22 @@ constexpr std::size_t kReservedDescriptors = 64;
 // No SYN goes out again before the first wait of 1 s is over (RFC 6298, 2.1; TCP_TIMEOUT_INIT in the kernel's
 // include/net/tcp.h). The rest is a margin for coarse ticks.
 constexpr std::chrono::nanoseconds kNoRetransmitBefore = std::chrono::milliseconds(900);
+// Data goes out again after 0.2 s at the earliest (TCP_RTO_MIN, ibid.), with the same margin.
+constexpr std::chrono::nanoseconds kNoRepeatBefore = std::chrono::milliseconds(150);
+// A greeting server closes with its greeting, or a round trip later. Who does not in so long stays on, as
+// redis does, and would hold a descriptor of each client until the end.
+constexpr std::chrono::nanoseconds kCloseGrace = std::chrono::milliseconds(200);
+// For those, and for the last to close in order, when nobody is left to be served.
+constexpr std::chrono::nanoseconds kLastGrace = std::chrono::milliseconds(500);
+// Until a swarm notices that it is to stop.
+constexpr std::chrono::nanoseconds kStopLook = std::chrono::milliseconds(50);
+// Of one client's answer, before it is no longer looked for what was expected.
+constexpr std::size_t kHeardBytesMax = 64 * 1024;
 
 Fate fate_of_failure(int error) noexcept {
   switch (error) {
+    case 0:
+      return Fate::kResetAfterAccept;  // a FIN: only who has accepted sends one
     case ECONNREFUSED:
       return Fate::kRefused;
     case ETIMEDOUT:
@@ -45,11 +61,6 @@ Fate fate_of_failure(int error) noexcept {
   }
 }
 
-std::uint64_t key_of(const Endpoint& client) noexcept {
-  const auto* const address = reinterpret_cast<const sockaddr_in*>(client.data());
-  return client.family() == AF_INET ? peer_key(address->sin_addr.s_addr, client.port()) : 0;
-}
-
 /// How many SYNs the kernel has sent again when it gives up after that time: it waits for 1.024 s, as often
 /// as `linear` says once more, and then twice as long each time; the last wait is followed by none.
 std::uint8_t retransmits_within(std::int64_t ns, int linear) noexcept {
@@ -65,11 +76,10 @@ std::uint8_t retransmits_within(std::int64_t ns, int linear) noexcept {
 /// What the server's side knows of the clients that believe to be connected.
 class ServerSide {
  public:
-  ServerSide(const std::vector<TcpSocket>& sockets, std::uint16_t port) {
-    for (const TcpSocket& socket : sockets) {
-      if (socket.local_port != port || socket.state == TCP_LISTEN) continue;
+  explicit ServerSide(const std::vector<ConnectedSocket>& sockets) {
+    for (const ConnectedSocket& socket : sockets) {
       std::vector<std::uint64_t>& clients = socket.state == TCP_SYN_RECV ? half_open_ : known_;
-      clients.push_back(peer_key(socket.remote_address, socket.remote_port));
+      clients.push_back(peer_key(socket.remote));
     }
     std::ranges::sort(known_);
     std::ranges::sort(half_open_);
@@ -91,10 +101,13 @@ class Swarm {
       : plan_(plan),
         next_(plan.first),
         connector_(reactor_, {.open = [this](Connection& c) { opened(c); },
-                              .data = [this](Connection& c, std::string_view) { greeted(c); },
+                              .data = [this](Connection& c, std::string_view bytes) { heard(c, bytes); },
                               .closed = [this](Connection& c, std::error_code error) { closed(c, error); }}),
         call_timer_(reactor_, [this] { call(); }),
-        end_timer_(reactor_, [this] { give_up(); }) {
+        close_timer_(reactor_, [this] { close_greeted(); }),
+        end_timer_(reactor_, [this] { give_up(); }),
+        stop_timer_(reactor_, [this] { look_whether_to_stop(); }),
+        takes_any_answer_(plan.dialogue.takes_any_answer()) {
     ids_.resize(plan.records.size() / plan.step + 1);
   }
 
@@ -102,6 +115,7 @@ class Swarm {
     if (next_ >= plan_.records.size()) return;
     call_timer_.arm_at(is_closed_loop() ? plan_.start : time_of(plan_.records[next_].intended_ns));
     end_timer_.arm_at(plan_.start + plan_.end);
+    if (plan_.stop != nullptr) stop_timer_.arm_every(kStopLook);
     reactor_.run();
   }
 
@@ -154,27 +168,66 @@ class Swarm {
   void opened(Connection& connection) {
     ClientRecord& record = record_of(connection);
     record.writable_ns = now_ns();
-    record.local = key_of(connection.local());
+    record.local = peer_key(connection.local());
     // Who has to ask the kernel pays 1 % more processor time for each connection.
     if (record.writable_ns - record.called_ns >= kNoRetransmitBefore.count())
       note_retransmits(connection, record);
-    if (!plan_.request.empty()) connection.send(plan_.request);
+    if (!plan_.dialogue.request.empty()) connection.send(plan_.dialogue.request);
   }
 
-  void greeted(Connection& connection) {
+  void heard(Connection& connection, std::string_view bytes) {
     ClientRecord& record = record_of(connection);
     if (record.fate != Fate::kNotStarted) return;
-    record.first_byte_ns = now_ns();
-    decide(record, record.retransmits == 0 ? Fate::kServedAtOnce : Fate::kServedAfterRetransmit,
-           record.first_byte_ns);
+    const Dialogue::Verdict verdict = takes_any_answer_ ? Dialogue::Verdict::kServed : judge(record, bytes);
+    if (verdict == Dialogue::Verdict::kGoOn) return;
+    const std::int64_t now = now_ns();
+    note_request_retransmits(connection, record, now);
+    if (verdict == Dialogue::Verdict::kServed) {
+      record.first_byte_ns = now;
+      decide(record, record.retransmits == 0 ? Fate::kServedAtOnce : Fate::kServedAfterRetransmit, now);
+    } else {
+      decide(record, Fate::kAnsweredOtherwise, now);
+    }
     --waiting_;
-    if (is_closed_loop()) call();
+    end_soon(connection);
+    if (is_closed_loop()) return call();
+    if (waiting_ == 0) stop_if_done();
+  }
+
+  /// Of all that this client has heard so far. Most answers come in one piece, and nothing is kept of them.
+  Dialogue::Verdict judge(const ClientRecord& record, std::string_view bytes) {
+    const auto earlier = heard_.find(&record);
+    if (earlier != heard_.end()) bytes = earlier->second.append(bytes);
+    const Dialogue::Verdict verdict = plan_.dialogue.judge(bytes);
+    if (verdict != Dialogue::Verdict::kGoOn || bytes.size() > kHeardBytesMax) {
+      if (earlier != heard_.end()) heard_.erase(earlier);
+      return verdict == Dialogue::Verdict::kServed ? verdict : Dialogue::Verdict::kAnsweredOtherwise;
+    }
+    if (earlier == heard_.end()) heard_.emplace(&record, bytes);
+    return verdict;
+  }
+
+  /// By us, now; or, if the server is to close, after a grace, which is up to twice as long as it has to be,
+  /// so that the timer is one for all.
+  void end_soon(Connection& connection) {
+    if (!plan_.dialogue.server_closes) return connection.close();
+    greeted_.emplace_back(Clock::now() + kCloseGrace, connection.id());
+    if (!close_timer_.is_armed()) close_timer_.arm(kCloseGrace);
+  }
+
+  void close_greeted() {
+    for (const Clock::time_point now = Clock::now(); !greeted_.empty() && greeted_.front().first <= now;
+         greeted_.pop_front()) {
+      if (auto* const connection = reactor_.find<Connection>(greeted_.front().second)) connection->close();
+    }
+    if (!greeted_.empty()) close_timer_.arm(kCloseGrace);
   }
 
   void closed(Connection& connection, std::error_code error) {
     ClientRecord& record = record_of(connection);
     if (record.fate == Fate::kNotStarted) {
-      const Fate fate = fate_of_failure(error.value());
+      const bool has_heard = heard_.erase(&record) > 0;
+      const Fate fate = has_heard ? Fate::kAnsweredOtherwise : fate_of_failure(error.value());
       if (fate == Fate::kTimedOut && !connection.was_open()) {
         record.in_syn_sent = true;  // until the kernel gave up
         record.retransmits = retransmits_within(now_ns() - record.called_ns, plan_.syn_linear_timeouts);
@@ -187,9 +240,9 @@ class Swarm {
     stop_if_done();
   }
 
-  /// The end of everybody's patience. The rest are reset, not closed: the FIN of a ghost would bring its
-  /// cookie, and the server would take it in after all. Who is still connecting goes first, so that none of
-  /// them connects while it is looked up what the server knows of the others.
+  /// The end of everybody's patience, or of the grace of the last. The rest are reset, not closed: the FIN of
+  /// a ghost would bring its cookie, and the server would take it in after all. Who is still connecting goes
+  /// first, so that none of them connects while it is looked up what the server knows of the others.
   void give_up() {
     const std::size_t called =
         std::exchange(next_, plan_.records.size());  // who was not started by now never is
@@ -206,28 +259,56 @@ class Swarm {
           connected.push_back(connection);
           continue;
         }
-        decide(record, Fate::kDeadline, plan_.end.count());
+        decide(record, Fate::kDeadline, end_ns());
       }
       connection->abort();
     }
-    if (!connected.empty()) {
-      const ServerSide server(plan_.server_sockets(), plan_.server.port());
-      for (Connection* connection : connected) {
-        // Whom the server has closed it has known, even if it has forgotten him by now.
-        const std::optional<TcpInfo> info = connection->tcp_info();
-        const bool was_closed = info && !info->established;
-        decide(record_of(*connection),
-               was_closed ? Fate::kDeadline : server.fate_of(key_of(connection->local())), plan_.end.count());
-        connection->abort();
-      }
-    }
+    if (!connected.empty()) decide_connected(connected);
     stop_if_done();
   }
+
+  /// Those who believe to be connected, and were not served.
+  void decide_connected(const std::vector<Connection*>& connected) {
+    std::optional<ServerSide> server;
+    if (plan_.server_sockets) server.emplace(plan_.server_sockets());
+    for (Connection* connection : connected) {
+      ClientRecord& record = record_of(*connection);
+      note_request_retransmits(*connection, record, end_ns());
+      // Whom the server has closed it has known, even if it has forgotten him by now.
+      const std::optional<TcpInfo> info = connection->tcp_info();
+      const bool was_closed = info && !info->established;
+      Fate fate = Fate::kDeadline;
+      if (heard_.erase(&record) > 0) {
+        fate = Fate::kAnsweredOtherwise;
+      } else if (server && !was_closed) {
+        fate = server->fate_of(peer_key(connection->local()));
+      }
+      decide(record, fate, end_ns());
+      connection->abort();
+    }
+  }
+
+  void look_whether_to_stop() {
+    if (!plan_.stop->load(std::memory_order_relaxed)) return;
+    stop_timer_.cancel();
+    give_up();
+  }
+
+  /// The end, or now, if that is earlier.
+  std::int64_t end_ns() const { return std::min(plan_.end.count(), now_ns()); }
 
   static void note_retransmits(const Connection& connection, ClientRecord& record) {
     const std::optional<TcpInfo> info = connection.tcp_info();
     const std::uint32_t count = info ? info->total_retransmits : 0;
     record.retransmits = static_cast<std::uint8_t>(std::min<std::uint32_t>(count, 255));
+  }
+
+  void note_request_retransmits(const Connection& connection, ClientRecord& record, std::int64_t now) const {
+    if (plan_.dialogue.request.empty() || now - record.writable_ns < kNoRepeatBefore.count()) return;
+    const std::optional<TcpInfo> info = connection.tcp_info();
+    const std::uint32_t count = info ? info->total_retransmits : 0;
+    const std::uint32_t of_request = count - std::min<std::uint32_t>(count, record.retransmits);
+    record.request_retransmits = static_cast<std::uint8_t>(std::min<std::uint32_t>(of_request, 255));
   }
 
   void decide(ClientRecord& record, Fate fate, std::int64_t at_ns) {
@@ -237,18 +318,28 @@ class Swarm {
   }
 
   void stop_if_done() {
-    if (living_ == 0 && next_ >= plan_.records.size()) reactor_.stop();
+    if (next_ < plan_.records.size()) return;
+    if (living_ == 0) return reactor_.stop();
+    if (waiting_ > 0 || is_last_grace_) return;
+    is_last_grace_ = true;  // nobody is to be served any more
+    end_timer_.arm_at(std::min(Clock::now() + kLastGrace, plan_.start + plan_.end));
   }
 
   const SwarmPlan& plan_;
   std::size_t next_;
   std::size_t living_ = 0;   // clients that are not closed yet
   std::size_t waiting_ = 0;  // of them, those that have no fate yet, but for the end
+  std::unordered_map<const ClientRecord*, std::string> heard_;   // of answers that are not whole
+  std::deque<std::pair<Clock::time_point, ChannelId>> greeted_;  // whom the server is to close, until when
   std::vector<ChannelId> ids_;
   Reactor reactor_;
   Connector connector_;
   Timer call_timer_;
+  Timer close_timer_;
   Timer end_timer_;
+  Timer stop_timer_;
+  bool takes_any_answer_;
+  bool is_last_grace_ = false;
 };
 
 }  // namespace

@@ -1,4 +1,6 @@
 #pragma once
+#include <anteroom/endpoint.h>
+
 #include <array>
 #include <cstddef>
 #include <cstdint>
@@ -10,8 +12,8 @@ namespace anteroom::bench {
 /// What became of one client. Each has exactly one.
 enum class Fate : std::uint8_t {
   kNotStarted,             ///< its time never came, or the trial ended first
-  kServedAtOnce,           ///< got a byte from the server, and no SYN of it was lost
-  kServedAfterRetransmit,  ///< got a byte, after one or more SYNs had been sent again
+  kServedAtOnce,           ///< got the answer from the server (any byte, or the one expected), no SYN lost
+  kServedAfterRetransmit,  ///< got it, after one or more SYNs had been sent again
   /// Connected as far as it knows, and never served, because its last ACK was thrown away: the server has
   /// only a request for it, and repeats its SYN-ACK,
   kGhostHalfOpen,
@@ -23,9 +25,12 @@ enum class Fate : std::uint8_t {
   kTimedOut,           ///< ETIMEDOUT: the kernel gave up
   kNoLocalPort,        ///< EADDRNOTAVAIL: the generator's own limit
   kNoDescriptor,       ///< EMFILE, ENFILE and the like: the generator's own limit
+  /// The server has accepted it and spoken to it, but not said what was expected: something else, or the end
+  /// came before it was whole. Neither served nor turned away.
+  kAnsweredOtherwise,
 };
 
-constexpr std::array<std::pair<Fate, std::string_view>, 12> kFates{{
+constexpr std::array<std::pair<Fate, std::string_view>, 13> kFates{{
     {Fate::kNotStarted, "not_started"},
     {Fate::kServedAtOnce, "served_at_once"},
     {Fate::kServedAfterRetransmit, "served_after_retransmit"},
@@ -38,6 +43,7 @@ constexpr std::array<std::pair<Fate, std::string_view>, 12> kFates{{
     {Fate::kTimedOut, "timed_out"},
     {Fate::kNoLocalPort, "no_local_port"},
     {Fate::kNoDescriptor, "no_descriptor"},
+    {Fate::kAnsweredOtherwise, "answered_otherwise"},
 }};
 
 constexpr std::string_view name(Fate fate) noexcept { return kFates[static_cast<std::size_t>(fate)].second; }
@@ -73,19 +79,24 @@ class Fates {
 /// One client's life and its four clocks. Times are in ns from the start of the trial; -1 is never.
 struct ClientRecord {
   std::int64_t intended_ns = 0;
-  std::int64_t called_ns = -1;      ///< connect(2) was called
-  std::int64_t writable_ns = -1;    ///< connected, as far as it knows
-  std::int64_t first_byte_ns = -1;  ///< the greeting began: only this is service
-  std::int64_t ended_ns = -1;       ///< its fate was known
-  std::uint64_t local = 0;          ///< its address and port (peer_key), once it is connected
+  std::int64_t called_ns = -1;    ///< connect(2) was called
+  std::int64_t writable_ns = -1;  ///< connected, as far as it knows
+  /// The greeting began, or where an answer is expected, it was there: only this is service.
+  std::int64_t first_byte_ns = -1;
+  std::int64_t ended_ns = -1;  ///< its fate was known
+  std::uint64_t local = 0;     ///< its address and port (peer_key), once it is connected
   Fate fate = Fate::kNotStarted;
   bool in_syn_sent = false;      ///< at its end
-  std::uint8_t retransmits = 0;  ///< SYNs sent again (tcpi_total_retrans; the client sends nothing else)
+  std::uint8_t retransmits = 0;  ///< SYNs sent again: tcpi_total_retrans before anything else is sent
+  /// Segments of its request sent again: the rest of tcpi_total_retrans when its fate was known. A server
+  /// that has no room drops each of them, too.
+  std::uint8_t request_retransmits = 0;
 };
 
-/// An IPv4 address, as in sockaddr_in, and a port, in one number.
-constexpr std::uint64_t peer_key(std::uint32_t address, std::uint16_t port) noexcept {
-  return std::uint64_t{address} << 16 | port;
-}
+/// Address and port in one number, which tells clients apart: the same for an IPv4 client and for its
+/// IPv4-mapped address. IPv4 is exact. Of an IPv6 address only 47 bits of a hash fit beside the port, so that
+/// two clients may have one key: once in 10^9 runs of 500 addresses, as sources of ours differ in little else
+/// than the port. Then the fate of one may be told as that of the other. 0 for any other address.
+std::uint64_t peer_key(const Endpoint& client) noexcept;
 
 }  // namespace anteroom::bench

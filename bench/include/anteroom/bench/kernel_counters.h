@@ -4,7 +4,6 @@
 #include <cstdint>
 #include <string_view>
 #include <utility>
-#include <vector>
 
 namespace anteroom::bench {
 
@@ -85,17 +84,5 @@ KernelCounters read_kernel_counters();
 /// Packets lost because a processor's input queue was full (net.core.netdev_max_backlog), from
 /// /proc/net/softnet_stat. Of the whole machine, not of a namespace.
 std::uint64_t read_softnet_drops();
-
-/// One IPv4 TCP socket of this network namespace.
-struct TcpSocket {
-  std::uint32_t local_address = 0;  ///< as in sockaddr_in, network byte order
-  std::uint16_t local_port = 0;
-  std::uint32_t remote_address = 0;
-  std::uint16_t remote_port = 0;
-  int state = 0;  ///< TCP_ESTABLISHED, ... as in <netinet/tcp.h>
-};
-
-/// Reads /proc/thread-self/net/tcp: 5 µs a socket.
-std::vector<TcpSocket> read_tcp_sockets();
 
 }  // namespace anteroom::bench

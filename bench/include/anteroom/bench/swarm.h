@@ -1,6 +1,7 @@
 #pragma once
+#include <anteroom/bench/dialogue.h>
 #include <anteroom/bench/fate.h>
-#include <anteroom/bench/kernel_counters.h>
+#include <anteroom/bench/socket_diag.h>
 #include <anteroom/endpoint.h>
 
 #include <atomic>
@@ -30,20 +31,26 @@ struct SwarmPlan {
   /// 0 is an open loop. Else so many flows, each of which plays the next record as soon as its last one was
   /// served, from the start to the end; `intended_ns` is set then.
   std::size_t flows = 0;
-  std::string request;  ///< what a client says when it is connected; nothing if the server speaks first
+  Dialogue dialogue;  ///< the default is served by the first byte that it hears
   std::chrono::steady_clock::time_point start;
   /// From the start; whoever is not served by then has lost.
   std::chrono::nanoseconds end{0};
   int syn_linear_timeouts = 4;  ///< net.ipv4.tcp_syn_linear_timeouts, of the clients' side
-  /// What the server's side knows, to tell ghosts from guests.
-  std::function<std::vector<TcpSocket>()> server_sockets = read_tcp_sockets;
+  /// What the server's side knows of its port, to tell ghosts from guests. Without it nobody can: they all
+  /// count as Fate::kDeadline.
+  std::function<std::vector<ConnectedSocket>()> server_sockets;
+  /// Set by whoever wants it to end now: nobody calls any more, and who still waits has Fate::kDeadline or is
+  /// a ghost.
+  const std::atomic<bool>* stop = nullptr;
   std::atomic<std::uint32_t>* called = nullptr;  ///< counts the clients that have called
   std::atomic<std::uint32_t>* ended = nullptr;   ///< counts the clients whose fate is known
 };
 
 /// Plays the clients on one reactor, in this thread, and fills in their records. Returns when every fate is
-/// known. Each client calls at its time, waits to be greeted, and closes when the server does. In an open
-/// loop it never waits for another. Throws std::system_error if there is no reactor to be had.
+/// known. Each client calls at its time, says its request, waits for the answer, and closes when the server
+/// does; or, if that is not for the server to do or it takes longer than 0.2 to 0.4 s, by itself. In an open
+/// loop it never waits for another. Half a second after the last fate is known, who still has not closed is
+/// reset. Throws std::system_error if there is no reactor to be had.
 void run_swarm(const SwarmPlan& plan);
 
 /// How many source addresses so many clients need, so that a free port is found at once.
