@@ -177,6 +177,7 @@ Advice advise(const std::vector<TrialResult>& trials, const AdviceOptions& optio
     advice.rate = offered_rate(deepest);
     advice.longest_wait = deepest.longest_wait;
     advice.clients = deepest.scenario.clients;
+    advice.is_of_a_running_server = deepest.scenario.server == ServerKind::kRunning;
     advice.model_needs = needs(deepest.scenario, accepts, options.target_loss);
     const bool has_one_rate = deepest.scenario.burst == 0 && deepest.scenario.arrival != Arrival::kOnOff &&
                               deepest.scenario.arrival != Arrival::kRamp;

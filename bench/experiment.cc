@@ -17,9 +17,9 @@ std::chrono::nanoseconds longest(const Scenario& scenario) {
 
 /// What cannot be run is a trial with a problem: those before it are not lost.
 TrialResult run_or_explain(const Scenario& scenario, const std::atomic<bool>& interrupted,
-                           const TrialProgress& progress) {
+                           const TrialProgress& progress, const Target* target) {
   try {
-    return run_trial(scenario, interrupted, progress);
+    return run_trial(scenario, interrupted, progress, target);
   } catch (const std::exception& error) {
     TrialResult result;
     result.scenario = scenario;
@@ -39,9 +39,13 @@ struct Planned {
 /// Runs what is planned, and the void ones of it once more.
 class Rounds {
  public:
-  Rounds(const std::vector<Scenario>& scenarios, std::uint64_t seed, const std::atomic<bool>& interrupted,
-         const std::function<void(const ExperimentProgress&)>& progress)
-      : scenarios_(scenarios), random_(seed), interrupted_(interrupted), progress_(progress) {}
+  Rounds(const std::vector<Scenario>& scenarios, const ExperimentOptions& options,
+         const std::atomic<bool>& interrupted, const std::function<void(const ExperimentProgress&)>& progress)
+      : scenarios_(scenarios),
+        options_(options),
+        random_(options.seed),
+        interrupted_(interrupted),
+        progress_(progress) {}
 
   void plan(int rounds) {
     for (int round = 0; round < rounds; ++round) {
@@ -53,12 +57,13 @@ class Rounds {
     }
   }
 
-  /// False when interrupted, or when nothing can be run here.
+  /// False when interrupted, or when nothing can be run here, or not any more.
   bool run() {
     while (!plan_.empty()) {
       if (interrupted_.load()) return false;
       const Planned next = plan_.front();
       plan_.pop_front();
+      if (options_.prepare && !options_.prepare(next.scenario)) return false;
       results_.push_back(run_one(next.scenario));
       could_not_run_ = results_.back().complete ? 0 : could_not_run_ + 1;
       if (could_not_run_ == kFailuresMax) return false;
@@ -82,13 +87,15 @@ class Rounds {
                              .scenario = &scenario,
                              .left = longest(scenario)};
     for (const Planned& later : plan_) state.left += longest(later.scenario);
-    return run_or_explain(scenario, interrupted_, [&](std::uint32_t ended, std::uint32_t /*clients*/) {
+    const auto show = [&](std::uint32_t ended, std::uint32_t /*clients*/) {
       state.clients_ended = ended;
       if (progress_) progress_(state);
-    });
+    };
+    return run_or_explain(scenario, interrupted_, show, options_.target);
   }
 
   const std::vector<Scenario>& scenarios_;
+  const ExperimentOptions& options_;
   Random random_;
   const std::atomic<bool>& interrupted_;
   const std::function<void(const ExperimentProgress&)>& progress_;
@@ -103,7 +110,7 @@ std::vector<TrialResult> run_experiment(const std::vector<Scenario>& scenarios,
                                         const ExperimentOptions& options,
                                         const std::atomic<bool>& interrupted,
                                         const std::function<void(const ExperimentProgress&)>& progress) {
-  Rounds rounds(scenarios, options.seed, interrupted, progress);
+  Rounds rounds(scenarios, options, interrupted, progress);
   rounds.plan(options.repeat);
   for (int done = options.repeat; rounds.run(); ++done) {
     if (!options.enough || done >= options.repeat_max || options.enough(rounds.results())) break;

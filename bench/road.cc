@@ -124,6 +124,11 @@ std::string_view name(RoadKind kind) noexcept {
 Road::Road(const RoadPlan& plan) : plan_(plan) {
   assert(plan.rtt >= 0ns && plan.loss >= 0 && plan.loss <= 1);
   check_sysctls(plan);
+  if (plan.stays) {
+    assert(!is_delay_asked_for(plan) && plan.sysctls.empty());
+    why_not_ = "the server was there before";
+    return;
+  }
   if (const std::error_code error = unshare_network()) {
     why_not_ = fmt::format("unshare: {}", error.message());
     if (!is_delay_asked_for(plan) && plan.sysctls.empty()) return;

@@ -13,13 +13,14 @@ namespace {
 
 using std::chrono::nanoseconds;
 
-constexpr std::array<std::pair<ServerKind, std::string_view>, 6> kServerNames{
+constexpr std::array<std::pair<ServerKind, std::string_view>, 7> kServerNames{
     {{ServerKind::kReactor, "reactor"},
      {ServerKind::kAcceptOne, "accept-one"},
      {ServerKind::kReactors, "reactors"},
      {ServerKind::kBlocking, "blocking"},
      {ServerKind::kThreads, "threads"},
-     {ServerKind::kPool, "pool"}}};
+     {ServerKind::kPool, "pool"},
+     {ServerKind::kRunning, "running"}}};
 constexpr std::array<std::pair<Arrival, std::string_view>, 5> kArrivalNames{{{Arrival::kBurst, "burst"},
                                                                              {Arrival::kSteady, "steady"},
                                                                              {Arrival::kPoisson, "poisson"},
@@ -217,12 +218,13 @@ std::optional<double> Scenario::stall_loss() const noexcept {
 std::string Scenario::to_string() const {
   const auto print = [](nanoseconds duration) { return print_duration(duration); };
   std::string text = fmt::format(
-      "server={} backlog={} threads={} loop={} flows={} length={} clients={} arrival={} rate={} dispersion={} on={} "
+      "server={} backlog={} threads={} loop={} flows={} length={} clients={} arrival={} rate={} "
+      "dispersion={} on={} "
       "off={} burst={} burst_every={} burst_within={} stall={} stall_every={} stall_jitter={} handler={} "
       "rtt={} loss={} patience={} seed={}",
-      name(server), backlog, threads, name(loop), flows, print(length), clients, name(arrival), rate, dispersion, print(on),
-      print(off), burst, print(burst_every), print(burst_within), print(stall), print(stall_every),
-      stall_jitter, handler.to_string(), print(rtt), loss, print(patience), seed);
+      name(server), backlog, threads, name(loop), flows, print(length), clients, name(arrival), rate,
+      dispersion, print(on), print(off), burst, print(burst_every), print(burst_within), print(stall),
+      print(stall_every), stall_jitter, handler.to_string(), print(rtt), loss, print(patience), seed);
   for (auto [key, value] : sysctls) {
     std::ranges::replace(value, ' ', kSpaceInSysctl);
     text += fmt::format(" sysctl={}={}", key, value);

@@ -10,6 +10,7 @@
 #include <cmath>
 #include <exception>
 #include <map>
+#include <optional>
 #include <span>
 #include <thread>
 
@@ -34,21 +35,33 @@ constexpr double kLateShareMax = 0.05;
 // us.
 constexpr nanoseconds kNear = 10ms;
 constexpr nanoseconds kCallCost = 40us;
+// Beside a server that takes what processors it likes, it may be later, and that is told.
+constexpr nanoseconds kLatenessBesideMax = 50ms;
+constexpr nanoseconds kCallCostBeside = 100us;
 // A burst has no pace to keep, but must be one: 10,000 calls a second, a third of what one processor makes
 // here, plus one hiccup.
 constexpr nanoseconds kBurstGapMax = 100us;
 constexpr nanoseconds kBurstHiccup = 100ms;
 
-/// Runs the host process to its end, or kills it; its children die with it.
+// Until a trial that was asked to end has done so; its swarms look every 50 ms.
+constexpr nanoseconds kStopLimit = 3s;
+
+/// Runs the host process to its end, or kills it; its children die with it. One on a server that was there
+/// before may be long, and is asked to end before that, so that what it has seen until then is not lost.
 bool host_trial(const Scenario& scenario, SharedTrial& shared, const std::atomic<bool>& interrupted,
-                const TrialProgress& progress) {
+                const TrialProgress& progress, const Target* target) {
   const pid_t host = fork_process([&shared](std::string_view why) { shared.board().fail(why); }, std::nullopt,
-                                  [&] { run_trial_process(scenario, shared); });
+                                  [&] { run_trial_process(scenario, target, shared); });
+  std::optional<std::chrono::steady_clock::time_point> asked;
   for (;;) {
     int status = 0;
     const pid_t ended = ::waitpid(host, &status, WNOHANG);
     if (ended == host || (ended < 0 && errno != EINTR)) return true;
-    if (interrupted.load()) {
+    if (interrupted.load() && target != nullptr && !asked) {
+      asked = std::chrono::steady_clock::now();
+      shared.board().stop.store(true);
+    }
+    if (interrupted.load() && (!asked || std::chrono::steady_clock::now() - *asked > kStopLimit)) {
       ::kill(host, SIGKILL);
       while (::waitpid(host, &status, 0) < 0 && errno == EINTR) {
       }
@@ -71,6 +84,9 @@ std::vector<std::pair<std::string, std::string>> read_lines(std::string_view tex
   return pairs;
 }
 
+/// Whether anything is known of the server's side.
+bool is_seen(const Target* target) noexcept { return target == nullptr || !target->listeners.empty(); }
+
 /// Who lost its first SYN.
 bool lost_first_syn(const ClientRecord& record) noexcept {
   return record.retransmits > 0 || record.in_syn_sent;
@@ -80,6 +96,14 @@ bool lost_first_syn(const ClientRecord& record) noexcept {
 bool was_turned_away(const ClientRecord& record) noexcept {
   return lost_first_syn(record) || record.fate == Fate::kGhostHalfOpen ||
          record.fate == Fate::kGhostUnknown || record.fate == Fate::kResetBeforeAccept;
+}
+
+/// Of a server that was there before nobody says whom it has accepted. But a kernel resets whom it has not
+/// accepted only if it is told to (tcp_abort_on_overflow).
+void take_resets_for_the_servers(std::span<ClientRecord> records) {
+  for (ClientRecord& record : records) {
+    if (record.fate == Fate::kResetBeforeAccept) record.fate = Fate::kResetAfterAccept;
+  }
 }
 
 /// A reset looks the same to a client whether or not the server had accepted it; the server knows.
@@ -128,11 +152,12 @@ void record_latency(Latencies& latencies, std::int64_t intended_ns, std::int64_t
   }
 }
 
-void count_clients(std::span<const ClientRecord> records, TrialResult& result) {
+void count_clients(std::span<const ClientRecord> records, bool was_stopped, TrialResult& result) {
   const Scenario& scenario = result.scenario;
   const bool is_closed = scenario.loop == Loop::kClosed;
-  const std::int64_t end_ns =
+  std::int64_t end_ns =
       is_closed ? scenario.load_length().count() : records.back().intended_ns + scenario.patience.count();
+  if (was_stopped) end_ns = std::ranges::max_element(records, {}, &ClientRecord::ended_ns)->ended_ns;
   std::int64_t first_call = end_ns;
   std::int64_t last_call = 0;
   std::int64_t last_byte = 0;
@@ -182,7 +207,7 @@ void note_peaks(TrialResult& result) {
   std::ranges::max_element(result.cycles, {}, &Cycle::peak)->peak = result.deepest_queue;
 }
 
-void count_kernel(const TrialBoard& board, TrialResult& result) {
+void count_kernel(const TrialBoard& board, const Target* target, TrialResult& result) {
   const auto number = [](std::uint64_t count) { return static_cast<std::int64_t>(count); };
   result.server_counters = board.server_counters;
   result.client_counters = board.client_counters;
@@ -193,6 +218,9 @@ void count_kernel(const TrialBoard& board, TrialResult& result) {
   result.first_stall_drops = board.first_stall_drops;
   // A server that had to be killed has not said it; and of a guest who is gone nobody knows who it was.
   result.accepted = std::max<std::uint64_t>(board.accepted, board.peers.load());
+  if (target != nullptr)
+    result.accepted = std::uint64_t{result.fates.served()} + result.fates[Fate::kAnsweredOtherwise] +
+                      result.fates[Fate::kResetAfterAccept];
   result.deepest_queue = std::max(board.queue_peak_sampled, board.queue_peak_at_accept);
   result.longest_wait = std::chrono::milliseconds(board.longest_wait_ms);
   result.queue_wait = board.queue_wait;
@@ -216,11 +244,14 @@ void count_kernel(const TrialBoard& board, TrialResult& result) {
   entries.clients = result.clients;
   entries.fates = result.fates.total();
   entries.ghosts = result.fates.ghosts();
+  entries.ghosts_unknown = result.fates[Fate::kGhostUnknown];
+  entries.speak_first = target != nullptr && !target->dialogue.request.empty();
   entries.reset_before_accept = result.fates[Fate::kResetBeforeAccept];
   entries.listener_drops = number(board.listener_drops);
   entries.accepted = number(result.accepted);
   entries.waiting_at_end = board.waiting_at_end;
   entries.is_private = board.road != RoadKind::kShared;
+  entries.has_server = is_seen(target);
   entries.has_two_sides = is_pair;
   entries.listen_drops = number(server[Counter::kListenDrops]);
   entries.listen_overflows = number(server[Counter::kListenOverflows]);
@@ -230,6 +261,10 @@ void count_kernel(const TrialBoard& board, TrialResult& result) {
   entries.active_opens = number(callers[Counter::kActiveOpens]);
   entries.passive_opens = number(server[Counter::kPassiveOpens]);
   entries.softnet_drops = number(board.softnet_drops);
+  entries.cookies_sent = number(server[Counter::kSyncookiesSent]);
+  entries.cookies_received = number(server[Counter::kSyncookiesRecv]);
+  entries.data_retransmits =
+      std::max<std::int64_t>(number(server[Counter::kRetransSegs]) - number(server[Counter::kSynRetrans]), 0);
   entries.syncookies = board.syncookies;
   entries.abort_on_overflow = board.abort_on_overflow;
   const RoadTraffic& traffic = board.traffic;
@@ -258,14 +293,18 @@ std::string generator_problem(std::span<const ClientRecord> records, const Trial
                        in_milliseconds(result.launch_span), in_milliseconds(longest));
   }
   const nanoseconds stall = result.scenario.stall;
-  const nanoseconds allowed =
-      stall > stall.zero() ? std::clamp(stall / kLatenessOfStall, kLatenessMin, kLatenessMax) : kLatenessMax;
+  const bool is_beside = result.scenario.server == ServerKind::kRunning;
+  const nanoseconds allowed = is_beside ? kLatenessBesideMax
+                              : stall > stall.zero()
+                                  ? std::clamp(stall / kLatenessOfStall, kLatenessMin, kLatenessMax)
+                                  : kLatenessMax;
   // Those who are to call at once, in a burst or a clump, have to wait for one another.
   std::int64_t late = 0;
   std::size_t first_near = 0;
   for (std::size_t i = 0; i < records.size(); ++i) {
     while (records[i].intended_ns - records[first_near].intended_ns > kNear.count()) ++first_near;
-    const nanoseconds by_the_others = kCallCost * static_cast<std::int64_t>(i - first_near);
+    const nanoseconds by_the_others =
+        (is_beside ? kCallCostBeside : kCallCost) * static_cast<std::int64_t>(i - first_near);
     const std::int64_t called_ns = records[i].called_ns;
     if (called_ns < 0 || called_ns - records[i].intended_ns > (allowed + by_the_others).count()) ++late;
   }
@@ -277,6 +316,7 @@ std::string generator_problem(std::span<const ClientRecord> records, const Trial
 
 /// What the kernel made of the backlog; empty if it is what was asked for.
 std::string backlog_problem(const TrialResult& result) {
+  if (!result.entries.has_server) return {};  // it is not known
   const auto wanted = static_cast<std::uint32_t>(result.scenario.backlog);
   const bool is_unlimited = result.scenario.backlog == kUnlimitedBacklog;
   if (is_unlimited ? result.door_drops() == 0 : result.backlog_in_force == wanted) return {};
@@ -290,9 +330,10 @@ void find_problems(const TrialBoard& board, std::span<const ClientRecord> record
   if (board.swarm_hung) problem("the swarm did not end in time");
   for (const Account& account : result.books) {
     if (account.balances()) continue;
-    problem(fmt::format("the books do not balance: {} ({} against {}, may differ by {} to {})",
+    problem(fmt::format("the books do not balance: {} ({} against {}, may differ by {} to {}){}",
                         account.meaning, account.left, account.right, account.allowed_from,
-                        account.allowed_to));
+                        account.allowed_to,
+                        result.scenario.server == ServerKind::kRunning ? "; do others call it, too?" : ""));
   }
   for (const std::string& text : {generator_problem(records, result), backlog_problem(result)}) {
     if (!text.empty()) problem(text);
@@ -323,7 +364,7 @@ bool TrialResult::little_holds() const noexcept {
 }
 
 TrialResult run_trial(const Scenario& scenario, const std::atomic<bool>& interrupted,
-                      const TrialProgress& progress) {
+                      const TrialProgress& progress, const Target* target) {
   TrialResult result;
   result.scenario = scenario;
   SharedTrial shared(static_cast<std::size_t>(scenario.clients));
@@ -332,7 +373,7 @@ TrialResult run_trial(const Scenario& scenario, const std::atomic<bool>& interru
     const std::vector<nanoseconds> times = schedule(scenario);
     for (std::size_t i = 0; i < times.size(); ++i) records[i].intended_ns = times[i].count();
   }
-  const bool ended = host_trial(scenario, shared, interrupted, progress);
+  const bool ended = host_trial(scenario, shared, interrupted, progress, target);
   const TrialBoard& board = shared.board();
   result.road = board.road;
   result.why_not_better = board.why_not_better;
@@ -343,20 +384,26 @@ TrialResult run_trial(const Scenario& scenario, const std::atomic<bool>& interru
     result.problems.push_back(ended ? "it could not be run: " + why : "interrupted");
     return result;
   }
-  if (scenario.loop == Loop::kClosed) {
+  const bool was_stopped = board.stop.load();
+  if (scenario.loop == Loop::kClosed || was_stopped) {
     const auto unplayed =
         std::ranges::remove_if(records, [](const ClientRecord& r) { return r.called_ns < 0; });
     records = records.first(records.size() - unplayed.size());
     if (records.empty()) {
       result.complete = false;
-      result.problems.emplace_back("it could not be run: no flow got to call");
+      result.problems.emplace_back(was_stopped ? "interrupted" : "it could not be run: no flow got to call");
       return result;
     }
   }
-  tell_resets_apart(records, shared.peers());
-  count_clients(records, result);
-  count_kernel(board, result);
+  if (target == nullptr) {
+    tell_resets_apart(records, shared.peers());
+  } else if (!board.abort_on_overflow) {
+    take_resets_for_the_servers(records);
+  }
+  count_clients(records, was_stopped, result);
+  count_kernel(board, target, result);
   find_problems(board, records, result);
+  if (was_stopped) result.problems.insert(result.problems.begin(), "interrupted");
   return result;
 }
 

@@ -32,6 +32,7 @@ struct DepthOverTime {
 struct TrialBoard {
   std::atomic<std::int64_t> start_ns{0};  ///< CLOCK_MONOTONIC at the start of the load; 0 is not yet (host)
   std::atomic<std::uint32_t> ready{0};  ///< how many of server and swarms wait for the start (each adds one)
+  std::atomic<bool> stop{false};        ///< the swarms are to end now (who runs the trial)
   std::atomic<std::uint32_t> clients_called{0};  ///< (each swarm adds)
   std::atomic<std::uint32_t> clients_ended{0};   ///< (each swarm adds)
 

@@ -1,8 +1,9 @@
 #include "trial_process.h"
 
+#include <anteroom/bench/random.h>
 #include <anteroom/bench/road.h>
+#include <anteroom/bench/socket_diag.h>
 #include <anteroom/bench/swarm.h>
-#include <anteroom/listener.h>
 #include <fmt/format.h>
 #include <sched.h>
 #include <signal.h>
@@ -15,6 +16,7 @@
 #include <charconv>
 #include <exception>
 #include <functional>
+#include <memory>
 #include <optional>
 #include <thread>
 #include <utility>
@@ -22,6 +24,7 @@
 
 #include "process.h"
 #include "server_process.h"
+#include "tested_server.h"
 
 namespace anteroom::bench {
 namespace {
@@ -29,8 +32,6 @@ namespace {
 using Clock = std::chrono::steady_clock;
 using namespace std::chrono_literals;
 
-// Below the local ports of the sandbox, so that nobody can meet himself.
-constexpr std::uint16_t kServerPort = 7777;
 // What decides how a full queue behaves.
 constexpr std::array kSysctls{
     "net.core.somaxconn",          "net.core.netdev_max_backlog",      "net.ipv4.tcp_max_syn_backlog",
@@ -40,40 +41,6 @@ constexpr std::array kSysctls{
 constexpr std::chrono::seconds kReadyLimit{20};
 // Beyond the end of everybody's patience, before a swarm counts as hung.
 constexpr std::chrono::seconds kGrace{5};
-
-std::vector<Listener> open_listeners(const Scenario& scenario, const Road& road) {
-  std::vector<Listener> listeners;
-  const std::size_t count = listeners_for(scenario);
-  const bool is_blocking = scenario.server == ServerKind::kBlocking ||
-                           scenario.server == ServerKind::kThreads || scenario.server == ServerKind::kPool;
-  std::uint16_t port = road.kind() == RoadKind::kShared ? 0 : kServerPort;
-  for (std::size_t i = 0; i < count; ++i) {
-    listeners.emplace_back(
-        Endpoint(road.server_address(), port),
-        ListenerOptions{.backlog = scenario.backlog, .reuse_port = count > 1, .blocking = is_blocking});
-    port = listeners.front().endpoint().port();
-  }
-  return listeners;
-}
-
-/// Of all listeners of a server.
-struct Queues {
-  std::uint32_t deepest = 0;
-  std::uint32_t waiting = 0;
-  std::uint64_t drops = 0;
-};
-
-Queues read_queues(const std::vector<Listener>& listeners) noexcept {
-  Queues all;
-  for (const Listener& listener : listeners) {
-    const auto queue = listener.queue();
-    if (!queue) continue;
-    all.deepest = std::max(all.deepest, queue->depth);
-    all.waiting += queue->depth;
-    all.drops += queue->drops;
-  }
-  return all;
-}
 
 /// The kernel's counters on both sides of a road.
 struct Counters {
@@ -91,34 +58,36 @@ struct Counters {
 
 class Host {
  public:
-  Host(const Scenario& scenario, SharedTrial& shared)
+  Host(const Scenario& scenario, const Target* target, SharedTrial& shared)
       : scenario_(scenario),
-        shared_(shared),
+        target_(target),
         board_(shared.board()),
         records_(shared.records()),
         road_({.rtt = scenario.rtt,
                .loss = scenario.loss,
                .seed = scenario.seed,
-               .sysctls = scenario.sysctls}) {}
+               .stays = target != nullptr,
+               .sysctls = scenario.sysctls}),
+        server_(target != nullptr ? foreign_server(*target)
+                                  : embedded_server(scenario, road_, shared, processors_, failed_)) {}
 
   void run() {
     note_road();
-    const std::vector<Listener> listeners = open_listeners(scenario_, road_);
-    if (const auto queue = listeners.front().queue()) board_.backlog_in_force = queue->limit;
+    board_.backlog_in_force = server_->queues().limit;
     const Counters before(road_);
-    start_processes(listeners);
+    start_processes();
     if (wait_until_ready()) {
-      watch(listeners, before);
+      watch(before);
       const Counters after(road_);
       board_.server_counters = after.server.since(before.server);
       board_.client_counters = after.client.since(before.client);
       board_.softnet_drops = after.softnet_drops - before.softnet_drops;
-      const Queues queues = read_queues(listeners);
+      const Queues queues = server_->queues();
       board_.listener_drops = queues.drops;
       board_.waiting_at_end = queues.waiting;
-      board_.server_died = server_.has_ended();
+      board_.server_died = server_->has_ended();
     }
-    end_server();
+    board_.server_cpu_ns = server_->end().count();
     for (Child& swarm : swarms_) {
       swarm.kill_and_wait();
       board_.swarm_cpu_ns += swarm.cpu;
@@ -142,56 +111,69 @@ class Host {
     road_.go_to_server_side();
   }
 
-  void start_processes(const std::vector<Listener>& listeners) {
-    const Processors processors = divide_processors();
-    server_.pid = fork_process(failed_, processors.server, [&] {
-      swarm_clients_max();  // raises the limit of descriptors: each guest is one
-      std::vector<Listener> own;
-      for (const Listener& listener : listeners) own.emplace_back(Fd(::dup(listener.fd())));
-      run_server_process(scenario_, std::move(own), shared_);
-    });
+  void start_processes() {
+    to_be_ready_ = server_->start();
     if (road_.is_delayed())
       delay_line_.pid = fork_process(failed_, std::nullopt, [&] { road_.carry(board_.traffic); });
     std::size_t swarms = swarms_for(records_.size());
     if (scenario_.loop == Loop::kClosed) {
       swarms = swarms_for(static_cast<std::size_t>(scenario_.flows));
-    } else if (scenario_.arrival == Arrival::kBurst && processors.swarm) {
+    } else if (scenario_.arrival == Arrival::kBurst && processors_.swarm) {
       swarms = std::max<std::size_t>(
-          swarms, static_cast<std::size_t>(CPU_COUNT(&*processors.swarm)));  // as sharp as can be
+          swarms, static_cast<std::size_t>(CPU_COUNT(&*processors_.swarm)));  // as sharp as can be
     }
     for (std::size_t i = 0; i < swarms; ++i) {
-      const auto play = [&, i] { play_swarm(listeners.front().endpoint(), i, swarms); };
-      swarms_.push_back({.pid = fork_process(failed_, processors.swarm, play)});
+      const auto play = [&, i] { play_swarm(i, swarms); };
+      swarms_.push_back({.pid = fork_process(failed_, processors_.swarm, play)});
     }
+    to_be_ready_ += swarms;
   }
 
-  void play_swarm(const Endpoint& server, std::size_t index, std::size_t swarms) {
+  void play_swarm(std::size_t index, std::size_t swarms) {
     road_.go_to_client_side();
     swarm_clients_max();
     ::prctl(PR_SET_TIMERSLACK, 1);  // ns: clients call on time, not within 50 µs of it
-    SwarmPlan plan{.server = server,
+    SwarmPlan plan{.server = server_->address(),
+                   .sources = sources(),
                    .records = records_,
                    .first = index,
                    .step = swarms,
                    .is_burst = is_sharp_burst(),
                    .flows = flows_of(index, swarms),
+                   .dialogue = target_ != nullptr ? target_->dialogue : Dialogue(),
                    .end = load_end(),
                    .syn_linear_timeouts = board_.syn_linear_timeouts,
-                   .server_sockets =
-                       [this] {
-                         road_.go_to_server_side();
-                         std::vector<TcpSocket> sockets = read_tcp_sockets();
-                         road_.go_to_client_side();
-                         return sockets;
-                       },
+                   .stop = &board_.stop,
                    .called = &board_.clients_called,
                    .ended = &board_.clients_ended};
-    for (std::size_t i = 0; i < sources_for(records_.size()); ++i) {
-      const std::size_t most = Road::kSourcesMax;
-      plan.sources.emplace_back(road_.source_address(i % most), std::uint16_t{0});
-    }
+    if (is_server_seen()) plan.server_sockets = [this] { return sockets_of_the_server(); };
     plan.start = wait_for_start(board_);
     run_swarm(plan);
+  }
+
+  bool is_server_seen() const noexcept { return target_ == nullptr || !target_->listeners.empty(); }
+
+  std::vector<ConnectedSocket> sockets_of_the_server() const {
+    road_.go_to_server_side();
+    std::vector<ConnectedSocket> sockets = SocketDiag().connections(server_->address().port());
+    road_.go_to_client_side();
+    return sockets;
+  }
+
+  /// Where the clients call from. Where they close first, as with a server that does not, their ports are not
+  /// free again for a minute: so each trial has other addresses.
+  std::vector<Endpoint> sources() const {
+    std::vector<Endpoint> sources;
+    std::size_t first = 0;
+    if (target_ != nullptr) {
+      if (target_->has_one_source || !target_->address.is_loopback() || target_->address.family() != AF_INET)
+        return sources;  // the kernel picks
+      first =
+          Random(scenario_.seed + static_cast<std::uint64_t>(scenario_.backlog)).next() % Road::kSourcesMax;
+    }
+    for (std::size_t i = 0; i < sources_for(records_.size()); ++i)
+      sources.emplace_back(road_.source_address((first + i) % Road::kSourcesMax), std::uint16_t{0});
+    return sources;
   }
 
   bool is_sharp_burst() const noexcept {
@@ -225,9 +207,9 @@ class Host {
 
   bool wait_until_ready() {
     const Clock::time_point limit = Clock::now() + kReadyLimit;
-    while (board_.ready.load() < 1 + swarms_.size()) {
+    while (board_.ready.load() < to_be_ready_) {
       if (board_.failure[0] != '\0') return false;
-      if (Clock::now() > limit || server_.has_ended()) {
+      if (Clock::now() > limit || server_->has_ended()) {
         board_.fail("the processes of the trial did not get ready");
         return false;
       }
@@ -238,8 +220,8 @@ class Host {
     return true;
   }
 
-  /// Samples the queues and the clients until the swarms have ended.
-  void watch(const std::vector<Listener>& listeners, const Counters& before_load) {
+  /// Samples the queues and the clients until the swarms have ended, or the server has.
+  void watch(const Counters& before_load) {
     const Clock::time_point limit = start_ + load_end() + kGrace;
     const Clock::time_point stall_seen_until = start_ + first_stall_seen();
     DepthOverTime& over_time = board_.depth_over_time;
@@ -251,7 +233,7 @@ class Host {
     std::this_thread::sleep_until(start_ - 2ms);
     for (;;) {
       const Clock::time_point now = Clock::now();
-      const Queues queues = read_queues(listeners);
+      const Queues queues = server_->queues();
       board_.queue_peak_sampled = std::max(board_.queue_peak_sampled, queues.deepest);
       if (!stall_was_seen && (now >= stall_seen_until || swarms_have_ended())) {
         stall_was_seen = true;
@@ -267,7 +249,7 @@ class Host {
         client_ns += static_cast<double>(in_system) * static_cast<double>((now - before).count());
         before = now;
       }
-      if ((swarms_have_ended() && stall_was_seen) || board_.failure[0] != '\0') break;
+      if ((swarms_have_ended() && stall_was_seen) || board_.failure[0] != '\0' || server_->has_ended()) break;
       if (now > limit) {
         board_.swarm_hung = true;
         break;
@@ -291,23 +273,16 @@ class Host {
     return read_kernel_counters().since(before.server)[Counter::kListenDrops];
   }
 
-  void end_server() {
-    if (!server_.has_ended()) ::kill(server_.pid, SIGTERM);
-    // It finishes its turn, in which it may have as many guests as a reactor accepts at once.
-    const Clock::time_point limit = Clock::now() + scenario_.stall + 64 * scenario_.handler.time + kGrace;
-    while (!server_.has_ended() && Clock::now() < limit) std::this_thread::sleep_for(500us);
-    server_.kill_and_wait();
-    board_.server_cpu_ns = server_.cpu;
-  }
-
   const Scenario& scenario_;
-  SharedTrial& shared_;
+  const Target* target_;
   TrialBoard& board_;
   const Failed failed_ = [this](std::string_view why) { board_.fail(why); };
   std::span<ClientRecord> records_;
   Road road_;
+  const Processors processors_ = divide_processors();
+  std::unique_ptr<TestedServer> server_;
+  std::size_t to_be_ready_ = 0;
   Clock::time_point start_;
-  Child server_;
   Child delay_line_;
   std::vector<Child> swarms_;
 };
@@ -319,6 +294,8 @@ std::size_t swarms_for(std::size_t clients) noexcept {
   return (clients + most - 1) / most;
 }
 
-void run_trial_process(const Scenario& scenario, SharedTrial& shared) { Host(scenario, shared).run(); }
+void run_trial_process(const Scenario& scenario, const Target* target, SharedTrial& shared) {
+  Host(scenario, target, shared).run();
+}
 
 }  // namespace anteroom::bench

@@ -141,8 +141,46 @@ TEST(Books, OfASharedNetworkTrustOnlyTheListenersOwnCount) {
   entries.listen_drops = 999'999;
   entries.active_opens = 1;
   EXPECT_TRUE(balance(keep_books(entries)));
+  --entries.listener_drops;  // who was turned away is always in it
+  EXPECT_FALSE(balance(keep_books(entries)));
+  // Last ACKs and resets of ghosts may be in it again, and nothing else.
+  entries.listener_drops += 1 + 2 * entries.ghosts;
+  EXPECT_TRUE(balance(keep_books(entries)));
   ++entries.listener_drops;
   EXPECT_FALSE(balance(keep_books(entries)));
+}
+
+TEST(Books, CountACookieWithEachSegmentOfAClientThatSpeaksFirst) {
+  // nginx, backlog 5, 3,000 clients that each said GET, on Linux 6.18.
+  BookEntries entries{.clients = 3000,
+                      .fates = 3000,
+                      .called = 3000,
+                      .syn_retransmits = 1917,
+                      .in_syn_sent = 10,
+                      .ghosts = 1651,
+                      .ghosts_unknown = 1651,
+                      .speak_first = true,
+                      .listener_drops = 10'259,
+                      .is_private = false,
+                      .server_syn_retransmits = 1917,
+                      .cookies_sent = 1849,
+                      .cookies_received = 8530,
+                      .data_retransmits = 4832};
+  const std::vector<Account> books = keep_books(entries);
+  EXPECT_TRUE(balance(books));
+  EXPECT_EQ(books.back().residual(), 0);
+  // Without cookies it is not known how often each has knocked.
+  entries.cookies_sent = entries.cookies_received = 0;
+  EXPECT_TRUE(balance(keep_books(entries)));
+  entries.listener_drops = 1917 + 10 + 1651 - 1;
+  EXPECT_FALSE(balance(keep_books(entries)));
+}
+
+TEST(Books, OfAServerThatIsNotSeenHaveNothingButTheFates) {
+  BookEntries entries = kBurst;
+  entries.has_server = false;
+  entries.listener_drops = 0;
+  EXPECT_EQ(keep_books(entries).size(), 1U);
 }
 
 TEST(Books, CountAResetOfAbortOnOverflowAsADrop) {

@@ -35,6 +35,7 @@ struct Advice {
   std::chrono::milliseconds longest_wait{0};  ///< in that trial
   int clients = 0;                            ///< in that trial
   Needs model_needs;                          ///< what each part of the load needs, by the models
+  bool is_of_a_running_server = false;        ///< whose own stalls no model knows
   /// Beyond this many places whoever waits is served too late for its patience (upper_bound_places); nothing
   /// if nobody was served.
   std::optional<double> places_max;

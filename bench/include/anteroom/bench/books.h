@@ -13,16 +13,19 @@ struct BookEntries {
   std::int64_t called = 0;           ///< whose connect(2) sent a SYN
   std::int64_t syn_retransmits = 0;  ///< tcpi_total_retrans, which counts nothing else here
   std::int64_t in_syn_sent = 0;      ///< at their end
-  std::int64_t ghosts = 0;
+  std::int64_t ghosts = 0;           ///< of both kinds
+  std::int64_t ghosts_unknown = 0;   ///< those to whom a cookie was sent
+  bool speak_first = false;          ///< before the server does
   std::int64_t reset_before_accept = 0;
 
   // The server's own.
+  bool has_server = true;           ///< else nothing is known of its side
   std::int64_t listener_drops = 0;  ///< SO_MEMINFO of its listeners
   std::int64_t accepted = 0;
   std::int64_t waiting_at_end = 0;  ///< in the listen queue
 
   // The kernel's, of the trial's network. With a namespace for each side: of the side that is named.
-  bool is_private = true;  ///< else others share these counters, and they say nothing of the trial
+  bool is_private = true;  ///< else others share these counters, and they are only upper bounds
   bool has_two_sides = false;
   std::int64_t listen_drops = 0;
   std::int64_t listen_overflows = 0;
@@ -32,6 +35,10 @@ struct BookEntries {
   std::int64_t active_opens = 0;
   std::int64_t passive_opens = 0;
   std::int64_t softnet_drops = 0;  ///< of the whole machine
+  std::int64_t cookies_sent = 0;
+  std::int64_t cookies_received =
+      0;  ///< valid ones: with a last ACK, and with each segment until one finds a place
+  std::int64_t data_retransmits = 0;  ///< RetransSegs without SYNs and SYN-ACKs
   bool syncookies = true;
   bool abort_on_overflow = false;
 
@@ -62,6 +69,11 @@ struct Account {
 /// those too, or another one; so with softnet drops the account is known only to within their number; and as
 /// a SYN-ACK that is lost makes both sides send again, to within the SYN-ACKs sent again, too. The same holds
 /// for what a delay line lost.
+///
+/// A client that speaks first brings its cookie, or knocks at its half-open request, with each segment that
+/// it sends, and each that finds the queue full is one drop more. Those with cookies are counted
+/// (SyncookiesRecv); of the others no more is known than that they were not more than such clients and their
+/// retransmits.
 std::vector<Account> keep_books(const BookEntries& entries);
 
 bool balance(const std::vector<Account>& books) noexcept;

@@ -25,6 +25,9 @@ struct ExperimentOptions {
   /// After `repeat` rounds, whether they are enough; else there is another, up to `repeat_max` in all.
   std::function<bool(const std::vector<TrialResult>&)> enough;
   int repeat_max = 30;
+  const Target* target = nullptr;  ///< the server, if it was there before
+  /// Before each trial, for what has to be changed about such a server; false ends the experiment.
+  std::function<bool(const Scenario&)> prepare;
 };
 
 /// Runs each scenario `repeat` times, all of them interleaved at random, each in processes and a network of

@@ -26,6 +26,9 @@ struct RoadPlan {
   std::chrono::nanoseconds rtt{0};  ///< added by a delay line, half of it each way
   double loss = 0;                  ///< share of packets (0 to 1) that the delay line loses, each way
   std::uint64_t seed = 1;           ///< of what is lost: the n-th packet of a direction has the same lot
+  /// Whether to stay where the calling process is, because the server is there already. Then nothing of the
+  /// above is to be had.
+  bool stays = false;
   /// On both sides: {"net.ipv4.tcp_syncookies", "0"}. Only those of the network, which nobody else sees.
   std::vector<std::pair<std::string, std::string>> sysctls;
 };

@@ -11,7 +11,8 @@
 
 namespace anteroom::bench {
 
-/// The server under test. Each greets its guest with "Hello World!" and closes; the guest says nothing.
+/// The server under test. Each of ours greets its guest with "Hello World!" and closes; the guest says
+/// nothing.
 enum class ServerKind : std::uint8_t {
   kReactor,    ///< anteroom's acceptor, one thread
   kAcceptOne,  ///< the same, but it accepts only one guest a turn
@@ -19,6 +20,7 @@ enum class ServerKind : std::uint8_t {
   kBlocking,   ///< the textbook's loop, one guest at a time
   kThreads,    ///< a thread for each connection
   kPool,       ///< a fixed pool of threads
+  kRunning,    ///< one that was there before, and is none of ours (Target)
 };
 
 /// Who sets the pace.

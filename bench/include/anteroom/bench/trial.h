@@ -6,6 +6,7 @@
 #include <anteroom/bench/latencies.h>
 #include <anteroom/bench/road.h>
 #include <anteroom/bench/scenario.h>
+#include <anteroom/bench/target.h>
 
 #include <atomic>
 #include <chrono>
@@ -59,8 +60,10 @@ struct TrialResult {
   /// Of them, those until the end of the first stall: what the law speaks of. Later ones may be of SYNs sent
   /// again.
   std::uint64_t first_stall_drops = 0;
+  /// By the server; of one that was there before, those of ours that it answered or reset.
   std::uint64_t accepted = 0;
-  std::uint32_t deepest_queue = 0;            ///< seen before each accept, and once a millisecond
+  /// Seen before each accept, and once a millisecond; of a server that was there before only the latter.
+  std::uint32_t deepest_queue = 0;
   std::chrono::milliseconds longest_wait{0};  ///< of a guest in the queue
   Histogram queue_wait;                       ///< of each guest in the queue
   std::chrono::nanoseconds depth_step{0};
@@ -117,9 +120,12 @@ using TrialProgress = std::function<void(std::uint32_t ended, std::uint32_t clie
 /// Runs one trial: a server process and one or more swarm processes on a road of their own if that can be
 /// had, counters before and after, and books that must balance. Takes load_length() + patience at most, less
 /// when everybody is served. `interrupted` ends it early, with nothing left behind. The calling process must
-/// have one thread (it forks). Throws std::system_error if there is no memory or no process.
+/// have one thread (it forks). With a `target` (and ServerKind::kRunning) that is the server, in the network
+/// where the calling process is; who else calls it, or loses packets there, is seen in the books. What there
+/// was of it until an interruption is in the result, which is then complete, and void for "interrupted".
+/// Throws std::system_error if there is no memory or no process.
 TrialResult run_trial(const Scenario& scenario, const std::atomic<bool>& interrupted,
-                      const TrialProgress& progress = {});
+                      const TrialProgress& progress = {}, const Target* target = nullptr);
 
 /// Why this machine cannot play so many clients, and what to change; empty if it can.
 std::string clients_limit_problem(int clients);
