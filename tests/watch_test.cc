@@ -1,0 +1,382 @@
+// `anteroom watch`, run as users run it, on listeners of which the test knows everything.
+#include <anteroom/bench/kernel_counters.h>
+#include <anteroom/listener.h>
+#include <gtest/gtest.h>
+#include <pty.h>
+#include <sys/ioctl.h>
+#include <sys/resource.h>
+
+#include <algorithm>
+#include <array>
+#include <atomic>
+#include <chrono>
+#include <filesystem>
+#include <fstream>
+#include <memory>
+#include <nlohmann/json.hpp>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "prometheus.h"
+#include "support/own_network.h"
+#include "support/peer.h"
+#include "support/program.h"
+#include "watch_pace.h"
+#include "watch_rules.h"
+
+namespace anteroom::tool {
+namespace {
+
+using namespace std::chrono_literals;
+using bench::Counter;
+using test::Peer;
+using test::Program;
+using Document = nlohmann::json;
+
+const std::string kAnteroom = PROGRAMS "/anteroom";
+constexpr auto kRunPatience = 60s;
+
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+constexpr bool kIsSanitized = true;
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
+constexpr bool kIsSanitized = true;
+#else
+constexpr bool kIsSanitized = false;
+#endif
+#else
+constexpr bool kIsSanitized = false;
+#endif
+
+struct Outcome {
+  int status;
+  std::string output;
+  std::string errors;
+};
+
+Outcome watch(std::vector<std::string> words) {
+  words.insert(words.begin(), {kAnteroom, "watch"});
+  Program program(std::move(words));
+  const int status = program.wait(kRunPatience);
+  return {status, program.output, program.errors};
+}
+
+/// What `--json -` says.
+Document document_of(const Outcome& outcome) {
+  Document document = Document::parse(outcome.output, nullptr, false);
+  EXPECT_FALSE(document.is_discarded()) << outcome.output << outcome.errors;
+  return document;
+}
+
+std::string port_of(const Listener& listener) { return std::to_string(listener.endpoint().port()); }
+
+/// A client that does not wait to be let in.
+Fd knock(const Endpoint& at) {
+  Fd socket(::socket(at.family(), SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
+  (void)::connect(socket.get(), at.data(), at.size());
+  return socket;
+}
+
+/// The port in "anteroom: http://127.0.0.1:9399/metrics".
+Endpoint scraped_at(Program& program) {
+  const auto limit = Program::Clock::now() + kRunPatience;
+  while (program.errors.find("/metrics\n") == std::string::npos && Program::Clock::now() < limit)
+    (void)program.wait(10ms);
+  const std::size_t begin = program.errors.find("http://") + 7;
+  return Endpoint::parse(program.errors.substr(begin, program.errors.find("/metrics") - begin))
+      .value_or(Endpoint());
+}
+
+std::string scrape(const Endpoint& at, const std::string& request) {
+  Peer peer(at);
+  EXPECT_TRUE(peer.send(request));
+  return peer.receive_all();
+}
+
+/// Asks until it is so: whether `expected` is in what it says.
+bool await_metrics(const Endpoint& at, const std::string& expected, bool is_there = true) {
+  const auto limit = Program::Clock::now() + kRunPatience;
+  while (Program::Clock::now() < limit) {
+    const std::string answer = scrape(at, "GET /metrics HTTP/1.1\r\n\r\n");
+    if (answer.starts_with("HTTP/1.1 200") && (answer.find(expected) != std::string::npos) == is_there)
+      return true;
+  }
+  return false;
+}
+
+/// One that has begun to watch, since it answers.
+struct Watcher {
+  explicit Watcher(std::vector<std::string> words)
+      : program(with_metrics(std::move(words))), at(scraped_at(program)) {
+    EXPECT_TRUE(await_metrics(at, "anteroom_watch_interval_seconds"));
+  }
+  static std::vector<std::string> with_metrics(std::vector<std::string> words) {
+    words.insert(words.begin(), {kAnteroom, "watch", "--prometheus", "0"});
+    return words;
+  }
+  Program program;
+  Endpoint at;
+};
+
+class Watch : public testing::Test {
+ protected:
+  void SetUp() override {
+    if (!test::has_own_network) GTEST_SKIP() << "needs a network of its own";
+  }
+  Listener listener_{{"127.0.0.1", 0}, {.backlog = 15}};
+};
+
+TEST_F(Watch, CountsEveryDropAsTheKernelDoes) {
+  const bench::KernelCounters before = bench::read_kernel_counters();
+  Watcher watcher({"--json", "-"});
+  Program& program = watcher.program;
+  std::vector<Fd> guests;
+  for (int i = 0; i < 40; ++i) guests.push_back(knock(listener_.endpoint()));
+  // The refused ask again after a second.
+  const auto limit = Program::Clock::now() + kRunPatience;
+  while (bench::read_kernel_counters().since(before)[Counter::kListenDrops] < 48 &&
+         Program::Clock::now() < limit)
+    (void)program.wait(20ms);
+  program.signal(SIGINT);
+  ASSERT_EQ(program.wait(kRunPatience), 0) << program.errors;  // without --for that is its normal end
+  const bench::KernelCounters after = bench::read_kernel_counters().since(before);
+  const Document document = document_of({0, program.output, program.errors});
+  ASSERT_EQ(document["listeners"].size(), 1U);
+  const Document& room = document["listeners"][0];
+  EXPECT_EQ(document["schema"], "anteroom.watch/1");
+  EXPECT_EQ(room["depth"], 16);
+  EXPECT_EQ(room["peak"], 16);
+  EXPECT_EQ(room["limit"], 15);
+  EXPECT_EQ(room["bound_by"], "program");
+  EXPECT_EQ(room["drops"], document["kernel"]["listen_drops"]);
+  EXPECT_EQ(room["drops"], document["kernel"]["listen_overflows"]);
+  EXPECT_GE(room["drops"], 24 + 24);  // each at least twice
+  EXPECT_LE(room["drops"], after[Counter::kListenDrops]);
+  EXPECT_EQ(room["advice"]["verdict"], "not accepting");
+  EXPECT_EQ(room["processes"][0]["pid"], ::getpid());
+  EXPECT_FALSE(document["interrupted"]);
+}
+
+TEST_F(Watch, AgreesWithTheKernelThoughDropsGoOnWhileItBeginsAndEnds) {
+  std::atomic<bool> over{false};
+  std::thread crowd([&] {
+    std::vector<Fd> guests;
+    while (!over.load()) {
+      guests.push_back(knock(listener_.endpoint()));
+      if (guests.size() > 500) guests.erase(guests.begin() + 20, guests.begin() + 100);
+      std::this_thread::sleep_for(500us);  // a load, not a wait: 2,000 a second
+    }
+  });
+  const Document document = document_of(watch({"--for", "500ms", "--json", "-"}));
+  over.store(true);
+  crowd.join();
+  EXPECT_GT(document["kernel"]["listen_drops"], 0);
+  ASSERT_EQ(document["notes"].size(), 0U) << document["notes"];
+  EXPECT_EQ(document["listeners"][0]["drops"], document["kernel"]["listen_drops"]);
+}
+
+TEST_F(Watch, EndsAfterItsTimeWithATable) {
+  const Outcome outcome = watch({"--for", "300ms"});
+  EXPECT_EQ(outcome.status, 0);
+  EXPECT_NE(outcome.output.find(listener_.endpoint().to_string()), std::string::npos) << outcome.output;
+  EXPECT_NE(outcome.output.find("its backlog of 15 was never needed"), std::string::npos) << outcome.output;
+  EXPECT_NE(outcome.output.find("are samples"), std::string::npos) << outcome.output;
+  EXPECT_EQ(outcome.output.find('\x1b'), std::string::npos);
+  EXPECT_EQ(outcome.errors, "");
+}
+
+TEST_F(Watch, ThatIsCutShortSaysSo) {
+  Watcher watcher({"--for", "1m", "--json", "-"});
+  Program& program = watcher.program;
+  program.signal(SIGTERM);
+  EXPECT_EQ(program.wait(kRunPatience), 130);
+  const Document document = document_of({130, program.output, program.errors});
+  EXPECT_EQ(document["interrupted"], true);
+  EXPECT_LT(document["took_s"], 30);
+}
+
+TEST_F(Watch, EndsAsSoonAsARuleIsBroken) {
+  const std::vector<Peer> guests = test::connect_peers(listener_.endpoint(), 13);
+  const Outcome outcome = watch({"--fail-if", "full>80%", "--for", "1m"});
+  EXPECT_EQ(outcome.status, 4);
+  EXPECT_NE(outcome.errors.find(listener_.endpoint().to_string()), std::string::npos) << outcome.errors;
+  EXPECT_NE(outcome.errors.find("is 81.2 % full (13 of 16 places)"), std::string::npos) << outcome.errors;
+  EXPECT_NE(outcome.errors.find(std::to_string(::getpid())), std::string::npos) << outcome.errors;
+  const Outcome kept = watch({"--fail-if", "full>82%", "--fail-if", "drops>0", "--for", "200ms"});
+  EXPECT_EQ(kept.status, 0) << kept.errors;
+}
+
+TEST_F(Watch, NoticesWhoComesAndGoes) {
+  auto leaving = std::make_unique<Listener>(Endpoint("127.0.0.1", 0), ListenerOptions{.backlog = 3});
+  Watcher watcher({"--interval", "5ms", "--json", "-"});
+  Program& program = watcher.program;
+  const std::string gone = leaving->endpoint().to_string();
+  ASSERT_TRUE(await_metrics(watcher.at, gone));
+  leaving.reset();
+  ASSERT_TRUE(await_metrics(watcher.at, gone, false));
+  const Listener coming({"127.0.0.1", 0}, {.backlog = 7});
+  ASSERT_TRUE(await_metrics(watcher.at, coming.endpoint().to_string()));
+  program.signal(SIGINT);
+  ASSERT_EQ(program.wait(kRunPatience), 0) << program.errors;
+  const Document document = document_of({0, program.output, program.errors});
+  ASSERT_EQ(document["listeners"].size(), 3U);
+  for (const Document& room : document["listeners"]) EXPECT_EQ(room["gone"], room["limit"] == 3) << room;
+}
+
+TEST_F(Watch, ShowsAGroupInOneRowAndEachOfItsSockets) {
+  const Listener first({"127.0.0.1", 0}, {.backlog = 3, .reuse_port = true});
+  const Listener second(first.endpoint(), {.backlog = 3, .reuse_port = true});
+  const Outcome text = watch({"--for", "200ms", "--port", port_of(first)});
+  EXPECT_NE(text.output.find(first.endpoint().to_string() + " x2"), std::string::npos) << text.output;
+  const Outcome json = watch({"--for", "200ms", "--port", port_of(first), "--json", "-"});
+  EXPECT_EQ(document_of(json)["listeners"].size(), 2U);
+}
+
+TEST_F(Watch, WritesAProfileThatTuneReads) {
+  const std::string path = testing::TempDir() + "anteroom-profile-" + std::to_string(::getpid()) + ".json";
+  Watcher watcher({"--for", "1s", "--interval", "2ms", "--port", port_of(listener_), "--profile", path});
+  Program& program = watcher.program;
+  const std::vector<Peer> guests = test::connect_peers(listener_.endpoint(), 8);
+  ASSERT_EQ(program.wait(kRunPatience), 0) << program.errors;
+  std::ifstream file(path);
+  const Document profile = Document::parse(file, nullptr, false);
+  std::filesystem::remove(path);
+  EXPECT_EQ(profile["schema"], "anteroom.profile/1");
+  EXPECT_GE(profile["rate"], 8);
+  ASSERT_EQ(profile["stalls"].size(), 1U);
+  EXPECT_GT(profile["stalls"][0]["length_s"], 0);
+  for (const auto& [field, value] : profile.items())
+    EXPECT_NE(std::string("schema rate dispersion for_s stalls").find(field), std::string::npos) << field;
+}
+
+TEST_F(Watch, RefusesInOneLineWhatIsNotThere) {
+  const std::string nobody = std::to_string(test::closed_endpoint().port());
+  const std::vector<std::pair<std::vector<std::string>, std::string>> cases = {
+      {{"--port", nobody}, "nobody listens on port " + nobody},
+      {{"--port", "0"}, "--port"},
+      {{"--port", "80,x"}, "--port"},
+      {{"--pid", "999999999"}, "there is no process 999999999"},
+      {{"--pid", "1", "--port", "http"}, "--port"},
+      {{"--for", "soon"}, "a time from 10ms to a day"},
+      {{"--interval", "1us"}, "a time from 1ms to 10s"},
+      {{"--fail-if", "full<5"}, "it has to say > or >="},
+      {{"--fail-if", "fuller>5"}, "none of full, depth, drops, overflows"},
+      {{"--fail-if", "full>100%"}, "nothing breaks that"},
+      {{"--fail-if", "drops>=0"}, "everything breaks that"},
+      {{"--json", "/nowhere/at/all.json"}, "cannot write /nowhere/at/all.json"},
+      {{"--profile", "x"}, "name it with --port or --pid"},
+      {{"--prometheus", port_of(listener_)}, "--prometheus takes another port"},
+  };
+  for (const auto& [words, expected] : cases) {
+    const Outcome outcome = watch(words);
+    EXPECT_EQ(outcome.status, 2) << words[1];
+    EXPECT_NE(outcome.errors.find(expected), std::string::npos) << words[1] << ": " << outcome.errors;
+    EXPECT_EQ(std::ranges::count(outcome.errors, '\n'), 1) << outcome.errors;
+    EXPECT_EQ(outcome.output, "");
+  }
+}
+
+TEST_F(Watch, ServesPrometheus) {
+  const std::vector<Peer> guests = test::connect_peers(listener_.endpoint(), 5);
+  Watcher watcher({});
+  Program& program = watcher.program;
+  const Endpoint at = watcher.at;
+  ASSERT_TRUE(at.is_loopback()) << program.errors;
+  // Silent ones do not keep the others out.
+  const std::vector<Peer> silent = test::connect_peers(at, 4);
+  const std::string answer = scrape(at, "GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n");
+  EXPECT_TRUE(answer.starts_with("HTTP/1.1 200 OK\r\n")) << answer;
+  EXPECT_NE(answer.find("Content-Type: text/plain; version=0.0.4"), std::string::npos) << answer;
+  const std::string labels = "{address=\"" + listener_.endpoint().to_string() + "\",pid=\"" +
+                             std::to_string(::getpid()) + "\",process=\"watch_test\"} ";
+  EXPECT_NE(answer.find("\nanteroom_listener_waiting" + labels + "5\n"), std::string::npos) << answer;
+  EXPECT_NE(answer.find("\nanteroom_listener_waiting_peak" + labels + "5\n"), std::string::npos) << answer;
+  EXPECT_NE(answer.find("\nanteroom_listener_backlog" + labels + "15\n"), std::string::npos) << answer;
+  EXPECT_NE(answer.find("\nanteroom_listener_drops_total" + labels + "0\n"), std::string::npos) << answer;
+  EXPECT_NE(answer.find("# TYPE anteroom_listen_overflows_total counter\n"), std::string::npos) << answer;
+  EXPECT_EQ(answer.find(at.to_string()), std::string::npos) << "our own listener is nobody's business";
+  EXPECT_TRUE(scrape(at, "GET / HTTP/1.1\r\n\r\n").starts_with("HTTP/1.1 404 "));
+  EXPECT_TRUE(scrape(at, "POST /metrics HTTP/1.1\r\n\r\n").starts_with("HTTP/1.1 405 "));
+  EXPECT_TRUE(scrape(at, "hello\r\n\r\n").starts_with("HTTP/1.1 400 "));
+  program.signal(SIGINT);
+  EXPECT_EQ(program.wait(kRunPatience), 0);
+}
+
+TEST_F(Watch, HangsUpOnScrapersThatSayNothing) {
+  const Watcher watcher({});
+  Peer silent(watcher.at);
+  silent.receive_all();
+  EXPECT_TRUE(silent.is_over());
+}
+
+TEST_F(Watch, DrawsOnATerminalAndLeavesItAsItWas) {
+  int terminal = -1;
+  int line = -1;
+  winsize size{.ws_row = 12, .ws_col = 60, .ws_xpixel = 0, .ws_ypixel = 0};
+  ASSERT_EQ(::openpty(&terminal, &line, nullptr, nullptr, &size), 0);
+  const Fd ours(terminal);
+  Fd theirs(line);
+  Program program({kAnteroom, "watch", "--for", "900ms"}, [&] {
+    ::setenv("TERM", "xterm", 1);
+    ::dup2(line, STDOUT_FILENO);
+  });
+  std::string shown;
+  std::array<char, 65536> bytes{};
+  while (test::await_events(terminal, POLLIN)) {
+    const ssize_t count = ::read(terminal, bytes.data(), bytes.size());
+    if (count > 0) shown.append(bytes.data(), static_cast<std::size_t>(count));
+    if (shown.find("miss nothing") != std::string::npos && program.wait(10ms) == 0) break;
+  }
+  EXPECT_EQ(program.wait(kRunPatience), 0);
+  const std::size_t entered = shown.find("\x1b[?1049h");
+  const std::size_t left = shown.find("\x1b[?1049l");
+  ASSERT_NE(entered, std::string::npos);
+  ASSERT_NE(left, std::string::npos);
+  EXPECT_NE(shown.find("\x1b[?25h"), std::string::npos);
+  EXPECT_LT(shown.find(listener_.endpoint().to_string(), entered), left);
+  EXPECT_NE(shown.find(listener_.endpoint().to_string(), left), std::string::npos) << "the last table stays";
+}
+
+TEST_F(Watch, CostsLessThanAHundredthOfAProcessorWithAThousandListeners) {
+  rlimit limit{};
+  ::getrlimit(RLIMIT_NOFILE, &limit);
+  limit.rlim_cur = limit.rlim_max;
+  ::setrlimit(RLIMIT_NOFILE, &limit);
+  std::vector<Listener> listeners;
+  for (int i = 0; i < 1000; ++i) listeners.emplace_back(Endpoint("127.0.0.1", 0), ListenerOptions{});
+  // Some are busy, which is when it looks more often.
+  const std::vector<Peer> guests = test::connect_peers(listeners[500].endpoint(), 3);
+  const Document document = document_of(watch({"--for", "8s", "--json", "-"}));
+  EXPECT_EQ(document["listeners"].size(), 1001U);
+  EXPECT_GT(document["cpu_share"], 0);
+  EXPECT_LT(document["cpu_share"], kIsSanitized ? 0.05 : 0.01);
+}
+
+TEST(WatchPace, LooksAsOftenAsItsShareAllows) {
+  WatchPace pace(std::nullopt);
+  pace.looked(true, 100us);
+  const auto first = pace.interval(false);
+  EXPECT_GT(first, 100us / WatchPace::kCpuShare * 0.99);
+  for (int i = 0; i < 50; ++i) pace.used(12ms, 1s);  // twice what it may
+  EXPECT_GT(pace.interval(false), first * 2);
+  for (int i = 0; i < 50; ++i) pace.used(1ms, 1s);
+  EXPECT_LT(pace.interval(false), first);
+}
+
+TEST(WatchPace, KeepsToWhatItIsTold) {
+  WatchPace pace(5ms);
+  pace.looked(true, 100ms);
+  EXPECT_EQ(pace.interval(false), 5ms);
+  EXPECT_EQ(pace.interval(true), 5ms);
+}
+
+TEST(WatchPace, NeverGoesBeyondItsBounds) {
+  WatchPace pace(std::nullopt);
+  EXPECT_EQ(pace.interval(false), WatchPace::kIntervalMin);
+  pace.looked(true, 1h);
+  EXPECT_EQ(pace.interval(false), WatchPace::kIntervalMax);
+}
+
+}  // namespace
+}  // namespace anteroom::tool

@@ -1,0 +1,73 @@
+#pragma once
+#include <anteroom/bench/kernel_counters.h>
+#include <anteroom/bench/room_log.h>
+#include <anteroom/listener.h>
+#include <sys/types.h>
+
+#include <atomic>
+#include <chrono>
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "watch_rooms.h"
+#include "watch_rules.h"
+
+namespace anteroom::tool {
+
+// How the figures of `watch` come about:
+//
+//   SocketDiag            everything that listens: depth, limit, drops; every few milliseconds
+//     → WatchedRooms      one RoomLog a socket, by cookie; who holds it (SocketHolders)
+//   read_kernel_counters  of the whole namespace, twice a second
+//     → ArrivalLog        how connections come
+//   both → WatchState     → watch_view      what is shown, and the advice in words
+//                         → watch_document  --json, --profile
+//                         → prometheus      what is scraped
+//                         → watch_rules     --fail-if
+//
+// Depths, peaks and times are samples: what comes and goes between two of them is not seen. Drops and
+// counters are the kernel's own and miss nothing.
+
+/// What is to be watched, and what is to become of it.
+struct WatchCommand {
+  std::vector<std::uint16_t> ports;  ///< none: all
+  std::optional<pid_t> pid;
+  std::vector<std::uint32_t> inodes;               ///< the sockets of `pid`; in its namespace we are already
+  std::optional<std::chrono::nanoseconds> length;  ///< none: until we are told to end
+  std::optional<std::chrono::nanoseconds> interval;  ///< none: as often as costs little
+  int rows_max = 0;                                  ///< of the table; 0 is all there are
+  std::optional<std::string> json;
+  std::optional<std::string> profile;
+  std::vector<WatchRule> fail_if;
+  std::string command_line;
+};
+
+/// What has been seen so far.
+struct WatchState {
+  const WatchCommand& command;
+  std::chrono::system_clock::time_point started;
+  std::chrono::nanoseconds took{0};
+  bool interrupted = false;
+  double interval_mean_s = 0;
+  double interval_max_s = 0;
+  double cpu_share = 0;           ///< of one processor, ours, since the watch began
+  bench::KernelCounters counted;  ///< since the watch began; of the whole namespace
+  bench::KernelCounters counted_last_second;
+  bench::ArrivalLog arrivals;
+  WatchedRooms rooms;
+  int hidden = 0;       ///< processes that could not be looked into
+  int backlog_max = 0;  ///< somaxconn of the namespace
+  std::vector<std::string> broken_rules;
+  std::vector<std::string> notes;
+};
+
+/// The advice for a group: of its sockets, the one that is worst off.
+bench::RoomAdvice advise(const WatchState& state, const RoomGroup& group);
+
+/// Watches until the time is over, it is interrupted, or a rule is broken. `scrapes` is where Prometheus may
+/// ask, if anywhere. Returns the exit status.
+int watch(const WatchCommand& command, std::optional<Listener> scrapes, const std::atomic<bool>& interrupted);
+
+}  // namespace anteroom::tool

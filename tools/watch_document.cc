@@ -1,0 +1,175 @@
+#include "watch_document.h"
+
+#include <fmt/chrono.h>
+#include <fmt/format.h>
+#include <sys/utsname.h>
+
+#include <algorithm>
+#include <cmath>
+#include <nlohmann/json.hpp>
+
+#include "watch_view.h"
+
+namespace anteroom::tool {
+namespace {
+
+using bench::Counter;
+using bench::RoomAdvice;
+
+constexpr std::size_t kProfileStallsMax = 1000;
+
+double as_seconds(std::chrono::nanoseconds time) { return std::chrono::duration<double>(time).count(); }
+
+Json watch_machine() {
+  utsname name{};
+  ::uname(&name);
+  return {{"kernel", fmt::format("{} {}", name.sysname, name.release)}, {"architecture", name.machine}};
+}
+
+/// "TcpExt.ListenOverflows" is listen_overflows here.
+Json kernel_json(const bench::KernelCounters& counted) {
+  return {{"listen_overflows", counted[Counter::kListenOverflows]},
+          {"listen_drops", counted[Counter::kListenDrops]},
+          {"passive_opens", counted[Counter::kPassiveOpens]},
+          {"syncookies_sent", counted[Counter::kSyncookiesSent]},
+          {"syncookies_failed", counted[Counter::kSyncookiesFailed]},
+          {"syn_queue_full_drops", counted[Counter::kReqQFullDrop]},
+          {"embryonic_resets", counted[Counter::kEmbryonicRsts]}};
+}
+
+Json processes_json(const WatchedRoom& room) {
+  Json processes = Json::array();
+  for (const WatchedProcess& process : room.processes)
+    processes.push_back({{"pid", process.pid}, {"name", printable(process.name)}});
+  return processes;
+}
+
+Json history_json(const bench::RoomHistory& history) {
+  Json full = Json::array();
+  for (const float slot : history.slots())
+    full.push_back(slot < 0 ? Json(nullptr) : Json(std::round(static_cast<double>(slot) * 1e4) / 1e4));
+  return {{"step_s", as_seconds(history.step())}, {"full", std::move(full)}};
+}
+
+Json stall_json(const std::optional<bench::RoomStall>& stall) {
+  if (!stall) return nullptr;
+  return {{"at_s", stall->at_s},       {"length_s", stall->length_s},
+          {"error_s", stall->error_s}, {"came", stall->came},
+          {"drops", stall->drops},     {"samples", stall->samples},
+          {"goes_on", stall->goes_on}, {"began_before", stall->began_before}};
+}
+
+Json advice_json(const WatchState& state, const RoomGroup& group, const RoomAdvice& advice) {
+  return {{"verdict", bench::name(advice.verdict)},
+          {"backlog", advice.backlog ? Json(*advice.backlog) : Json(nullptr)},
+          {"text", advice_in_words(state, group, advice)},
+          {"law",
+           {{"rate", advice.rate},
+            {"stall_s", advice.longest ? Json(advice.stall_s) : Json(nullptr)},
+            {"burst", advice.burst},
+            {"needed", advice.longest ? Json(advice.needed) : Json(nullptr)}}},
+          {"error_places", advice.error_places},
+          {"drops_are_at_most", advice.is_at_most}};
+}
+
+Json listener_json(const WatchState& state, const RoomGroup& group, const WatchedRoom& room,
+                   const RoomAdvice& advice) {
+  const bench::ListeningSocket& socket = room.socket;
+  const bench::RoomLog& log = room.log;
+  const double seconds = as_seconds(log.watched());
+  return {{"address", socket.address.to_string()},
+          {"port", socket.address.port()},
+          {"family", socket.address.family() == AF_INET6 ? "IPv6" : "IPv4"},
+          {"v6_only", socket.is_v6_only},
+          {"cookie", fmt::to_string(socket.cookie)},
+          {"uid", socket.uid},
+          {"processes", processes_json(room)},
+          {"sockets_at_address", group.rooms.size()},
+          {"gone", room.is_gone},
+          {"samples", log.samples()},
+          {"watched_s", seconds},
+          {"depth", log.depth()},
+          {"limit", log.limit()},
+          {"bound_by", bound_by(log.limit(), state.backlog_max)},
+          {"peak", log.peak()},
+          {"drops", log.drops()},
+          {"drops_total", log.drops_total()},
+          {"drops_per_s", seconds > 0 ? static_cast<double>(log.drops()) / seconds : 0.0},
+          {"full_s", log.full_s()},
+          {"longest_without_accept_s", advice.longest ? advice.longest->length_s : 0.0},
+          {"longest_stall", stall_json(advice.longest)},
+          {"stalls", log.stalls_seen()},
+          {"rate",
+           {{"per_second", advice.rate},
+            {"from", bench::name(advice.rate_source)},
+            {"is_lower_bound", advice.rate_is_lower_bound}}},
+          {"history", history_json(log.history())},
+          {"advice", advice_json(state, group, advice)}};
+}
+
+}  // namespace
+
+Json watch_document(const WatchState& state) {
+  Json listeners = Json::array();
+  for (const RoomGroup& group : state.rooms.groups(true)) {
+    const RoomAdvice advice = advise(state, group);
+    for (const WatchedRoom* room : group.rooms) {
+      const bench::RoomContext context{.is_only_one = group.is_only_one,
+                                       .sockets = static_cast<int>(group.rooms.size()),
+                                       .arrivals = state.arrivals};
+      listeners.push_back(listener_json(
+          state, group, *room, group.rooms.size() == 1 ? advice : bench::advise(room->log, context)));
+    }
+  }
+  Json broken = state.broken_rules;
+  return {
+      {"schema", "anteroom.watch/1"},
+      {"version", ANTEROOM_VERSION},
+      {"started", fmt::format("{:%FT%TZ}", fmt::gmtime(std::chrono::system_clock::to_time_t(state.started)))},
+      {"took_s", as_seconds(state.took)},
+      {"command", printable(state.command.command_line, 4096)},
+      {"interrupted", state.interrupted},
+      {"interval", {{"mean_s", state.interval_mean_s}, {"max_s", state.interval_max_s}}},
+      {"samples", state.rooms.looks()},
+      {"cpu_share", state.cpu_share},
+      {"machine", watch_machine()},
+      {"somaxconn", state.backlog_max},
+      {"kernel", kernel_json(state.counted)},
+      {"arrivals",
+       {{"per_second", state.arrivals.per_second()},
+        {"busy_per_second", state.arrivals.busy_per_second()},
+        {"dispersion", state.arrivals.dispersion()}}},
+      {"exact", {"kernel", "drops", "drops_total", "drops_per_s"}},
+      {"hidden_processes", state.hidden},
+      {"broken_rules", std::move(broken)},
+      {"notes", state.notes},
+      {"listeners", std::move(listeners)}};
+}
+
+Json watch_profile(const WatchState& state, const RoomGroup& group) {
+  const RoomAdvice advice = advise(state, group);
+  const double for_s = as_seconds(state.took);
+  const double rate = advice.rate * static_cast<double>(group.rooms.size());
+  if (rate <= 0 || for_s <= 0) return nullptr;
+  std::vector<bench::RoomStall> all;
+  for (const WatchedRoom* room : group.rooms) {
+    // One sample says that somebody waited, not that nobody was accepted.
+    for (const bench::RoomStall& stall : room->log.stalls()) {
+      if (stall.samples > 1) all.push_back(stall);
+    }
+  }
+  std::ranges::sort(all, std::greater<>(), &bench::RoomStall::length_s);
+  if (all.size() > kProfileStallsMax) all.resize(kProfileStallsMax);
+  std::ranges::sort(all, {}, &bench::RoomStall::at_s);
+  Json stalls = Json::array();
+  for (const bench::RoomStall& stall : all)
+    stalls.push_back({{"at_s", std::max(stall.at_s, 0.0)}, {"length_s", std::min(stall.length_s, 60.0)}});
+  return {
+      {"schema", "anteroom.profile/1"},
+      {"rate", std::max(rate, 1.0)},
+      {"dispersion", advice.rate_source == bench::RateSource::kNamespace ? state.arrivals.dispersion() : 1.0},
+      {"for_s", for_s},
+      {"stalls", std::move(stalls)}};
+}
+
+}  // namespace anteroom::tool
