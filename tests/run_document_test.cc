@@ -254,9 +254,10 @@ TEST_F(RunDocumentFile, RefusesInOneLineThatNamesItAndTheCause) {
       {"{\"schema\": 2}", " is not a run of anteroom: no schema"},
       {"{\"rows\": []}", " is not a run of anteroom: no schema"},
       {"{\"schema\": \"anteroom.tune/1\"}",
-       " has schema anteroom.tune/1; this anteroom reads anteroom.tune/2 and anteroom.compare/2"},
+       " has schema anteroom.tune/1; this anteroom reads anteroom.tune/2, anteroom.compare/2 and "
+       "anteroom.swarm/1"},
       {"{\"schema\": \"a\\n\\u001b[31mb\"}",
-       " has schema a??[31mb; this anteroom reads anteroom.tune/2 and anteroom.compare/2"},
+       " has schema a??[31mb; this anteroom reads anteroom.tune/2, anteroom.compare/2 and anteroom.swarm/1"},
       {"{\"schema\": \"anteroom.tune/2\"}", ": recommended is missing"},
       {std::string(100'000, '['), " is not a run of anteroom: nested deeper than 64"},
   };

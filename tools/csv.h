@@ -20,7 +20,7 @@ namespace anteroom::tool {
 /// | `connections_per_second` | estimate |
 /// | `lost_first_syn`, `turned_away` | estimates, shares of clients | | `turned_away_upper`, `model_loss` |
 /// its one-sided 95 % upper bound; what the model says of `lost_first_syn` | | `served_at_once` …
-/// `not_started` | clients of all runs by fate, twelve columns | | `ghosts`, `listen_overflows`,
+/// `answered_otherwise` | clients of all runs by fate, thirteen columns | | `ghosts`, `listen_overflows`,
 /// `listen_drops`, `syn_retransmits`, `first_stall_drops` | estimates, a run | | `law` | what rate × stall −
 /// (backlog + 1) says of `first_stall_drops` | | `deepest_queue`, `server_cpu_s_per_connection` | estimates |
 /// | `first_byte_p50_s`, `_p90_s`, `_p99_s`,

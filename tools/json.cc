@@ -342,6 +342,21 @@ Json comparisons_json(const std::vector<ComparisonRow>& comparisons) {
   return json;
 }
 
+Json target_json(const Run& run) {
+  const RunningCommand& running = *run.command.running;
+  return {{"name", running.name},
+          {"pid", or_null(running.pid)},
+          {"port", or_null(running.port)},
+          {"address", running.address},
+          {"listeners", running.rooms},
+          {"backlog", running.backlog},
+          {"somaxconn", running.backlog_max},
+          {"request", running.dialogue.request},
+          {"expect", running.dialogue.is_http ? "HTTP/1.x 200 to 399" : running.dialogue.expect},
+          {"ended", run.why_ended.empty() ? Json(nullptr) : Json(run.why_ended)},
+          {"put_back", run.not_put_back.empty()}};
+}
+
 }  // namespace
 
 Json tune_document(const Run& run, const bench::Advice& advice) {
@@ -353,6 +368,7 @@ Json tune_document(const Run& run, const bench::Advice& advice) {
     limits.push_back(
         {{"name", limit.name}, {"now", limit.now}, {"needed", limit.needed}, {"command", limit.command}});
   }
+  if (run.command.running) json["target"] = target_json(run);
   json["advice"] = {{"reason", reason(advice, {})},
                     {"confirmed", advice.confirmed},
                     {"dominant", bench::name(advice.model_needs.dominant())},
@@ -376,6 +392,27 @@ Json compare_document(const Run& run) {
   Json json = run_json("anteroom.compare/2", run, rows);
   json["comparisons"] = comparisons_json(run.comparisons);
   json["theory"] = theory_json(rows);
+  return json;
+}
+
+Json swarm_document(const Run& run) {
+  Json json = run_json("anteroom.swarm/1", run, bench::summarize(run.trials));
+  json["target"] = target_json(run);
+  json["load"]["for_s"] = seconds(run.command.load.load_length());
+  // Of a server that is none of ours nobody says how long each has waited, nor what a model would make of it.
+  std::vector<std::string> unknown{"model_loss", "model", "first_stall_drops", "law", "queue_wait_s"};
+  if (run.command.running->rooms == 0) {
+    for (const char* field : {"ghosts", "listen_overflows", "listen_drops", "deepest_queue"})
+      unknown.emplace_back(field);
+  }
+  if (run.trials.front().server_cpu.count() == 0) unknown.emplace_back("server_cpu_s_per_connection");
+  for (const char* part : {"rows", "trials"}) {
+    for (Json& row : json[part]) {
+      for (const std::string& field : unknown) {
+        if (row.contains(field)) row[field] = nullptr;
+      }
+    }
+  }
   return json;
 }
 

@@ -39,11 +39,15 @@ struct Run {
   std::optional<bool> until_met;
   std::vector<ComparisonRow> comparisons;  ///< of `compare`
   std::vector<std::string> remarks;        ///< more notes
+  std::string why_ended;                   ///< why a server that runs could not be tuned to the end
+  std::string not_put_back;                ///< of its backlog, what could not
 };
 
-/// What is written for `tune` and `compare`, as tools/JSON.md has it.
+/// What is written for `tune`, `compare` and `swarm`, as tools/JSON.md has it.
 Json tune_document(const Run& run, const bench::Advice& advice);
 Json compare_document(const Run& run);
+/// Of one trial on a server that runs (Run::command.running).
+Json swarm_document(const Run& run);
 
 /// As a file has it. An argument need not be UTF-8; what is not, is replaced.
 std::string print(const Json& json);

@@ -17,7 +17,6 @@ namespace {
 using bench::Arrival;
 using std::chrono::nanoseconds;
 
-constexpr int kClientsMax = 1'000'000;
 constexpr double kRateMax = 1e6;
 constexpr int kBurstClients = 2000;
 constexpr std::chrono::milliseconds kBurstEvery{500};
@@ -31,6 +30,7 @@ constexpr std::chrono::milliseconds kStall{100};  // of a load with no rate, no 
 constexpr std::chrono::milliseconds kRttMax{900};
 constexpr double kLossMax = 0.5;
 constexpr int kThreads = 8;
+constexpr const char* kLoadGroup = "The load";
 
 /// What runs without a word: a bit of everything that fills a queue, in a second of it.
 bench::Scenario mixed_load() {
@@ -46,12 +46,6 @@ bench::Scenario mixed_load() {
 }
 
 double in_seconds(nanoseconds duration) { return std::chrono::duration<double>(duration).count(); }
-
-nanoseconds parse_time(const std::string& option, const std::string& text) {
-  const auto duration = bench::parse_duration(text);
-  if (!duration) refuse(option, text, "a time such as 100ms, 1.5s or 20us");
-  return *duration;
-}
 
 /// What --burst says: "500@1s".
 struct TypedBurst {
@@ -218,6 +212,12 @@ int parse_whole(const std::string& option, const std::string& text, int least, i
   return static_cast<int>(value);
 }
 
+nanoseconds parse_time(const std::string& option, const std::string& text) {
+  const auto duration = bench::parse_duration(text);
+  if (!duration) refuse(option, text, "a time such as 100ms, 1.5s or 20us");
+  return *duration;
+}
+
 double parse_share(const std::string& option, const std::string& text, double most) {
   double number = 0;
   const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), number);
@@ -264,6 +264,11 @@ std::vector<int> parse_backlogs(const std::string& text) {
   return backlogs;
 }
 
+void understand_calling(const TypedLoad& typed, bench::Scenario& load) {
+  understand_arrival(typed, load);
+  understand_burst(typed, load);
+}
+
 bench::Scenario understand_load(const TypedLoad& typed) {
   bench::Scenario load;
   const bool is_named = typed.is_burst || !typed.rate.empty() || !typed.arrival.empty() ||
@@ -303,36 +308,54 @@ bench::Scenario understand_load(const TypedLoad& typed) {
   return load;
 }
 
-void add_load_options(CLI::App& app, TypedLoad& typed) {
-  const std::string load = "The load";
+void add_calling_options(CLI::App& app, TypedLoad& typed, const CallingWords& words) {
   const auto add = [&](const char* option, std::string& into, const char* help) {
-    return app.add_option(option, into, help)->group(load);
+    app.add_option(option, into, help)->group(kLoadGroup);
   };
-  add("--clients", typed.clients,
-      "How many clients call (default: 4800 if no load is named; 2000 in a burst; else those of half a "
-      "second, of three stalls, of two "
-      "periods of stalls or bursts, or of four of on and off, whichever takes longest)");
+  add("--clients", typed.clients, words.clients);
   app.add_option_function<std::string>(
          "--burst",
          [&typed](const std::string& text) {
            typed.is_burst = true;
            typed.burst = text;
          },
-         "So many call at once; with --rate, 500@1s is 500 about every second (EVERY is 500ms by default)")
+         words.burst)
       ->expected(0, 1)
       ->trigger_on_parse()
       ->type_name("[N[@EVERY]]")
-      ->group(load);
+      ->group(kLoadGroup);
   add("--within", typed.within,
       "The time in which the clients of a burst call (default: as fast as can be); "
       "at most half of @EVERY");
-  add("--rate", typed.rate,
-      "Clients a second (default: 5000 if --arrival, --dispersion or a stall is named; none in a burst)");
-  add("--arrival", typed.arrival, "How they come: steady (default), poisson for at random, on-off, ramp");
+  add("--rate", typed.rate, words.rate);
+  add("--arrival", typed.arrival, words.arrival);
   add("--dispersion", typed.dispersion,
       "Variance over mean of their number: 1 is Poisson, more comes in clumps");
   add("--on", typed.on, "Of --arrival on-off (default: 50ms)");
   add("--off", typed.off, "Of --arrival on-off (default: 150ms)");
+}
+
+void add_patience_option(CLI::App& app, TypedLoad& typed, const std::string& otherwise) {
+  app.add_option("--patience", typed.patience, "How long after the last call the others still wait")
+      ->default_str(otherwise)
+      ->group(kLoadGroup);
+}
+
+void add_load_options(CLI::App& app, TypedLoad& typed) {
+  const auto add = [&](const char* option, std::string& into, const char* help) {
+    return app.add_option(option, into, help)->group(kLoadGroup);
+  };
+  add_calling_options(
+      app, typed,
+      {.clients =
+           "How many clients call (default: 4800 if no load is named; 2000 in a burst; else those of half a "
+           "second, of three stalls, of two "
+           "periods of stalls or bursts, or of four of on and off, whichever takes longest)",
+       .burst =
+           "So many call at once; with --rate, 500@1s is 500 about every second (EVERY is 500ms by default)",
+       .rate =
+           "Clients a second (default: 5000 if --arrival, --dispersion or a stall is named; none in a burst)",
+       .arrival = "How they come: steady (default), poisson for at random, on-off, ramp"});
   add("--stall", typed.stall,
       "How long the server accepts nobody, such as 100ms (which is the default if neither --rate nor --burst "
       "nor --profile is named; else none)");
@@ -347,13 +370,12 @@ void add_load_options(CLI::App& app, TypedLoad& typed) {
   add("--loss", typed.loss, "Share of packets that the delay line loses each way, such as 0.5%; 50% at most");
   app.add_option("--sysctl", typed.sysctls,
                  "Set in the trials' own network, such as net.ipv4.tcp_syncookies=0")
-      ->group(load)
+      ->group(kLoadGroup)
       ->take_all()
       ->allow_extra_args(false);
   add("--profile", typed.profile,
       "A file with the rate, dispersion and stalls of a real server (tools/JSON.md)");
-  add("--patience", typed.patience, "How long after the last call the others still wait")
-      ->default_str("1500ms, the stall and two round trips");
+  add_patience_option(app, typed, "1500ms, the stall and two round trips");
   add("--threads", typed.threads, "Threads of the servers pool and reactors")
       ->default_str(fmt::to_string(kThreads));
 }

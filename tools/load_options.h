@@ -1,6 +1,7 @@
 #pragma once
 #include <anteroom/bench/scenario.h>
 
+#include <chrono>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -35,9 +36,29 @@ struct TypedLoad {
   std::string threads;
 };
 
-/// --clients, --burst, --rate and all others that say what the load is. They write into `typed`, which must
-/// live as long as `app`.
+constexpr int kClientsMax = 1'000'000;
+
+/// What the options for the calls say of their defaults, which each command has of its own.
+struct CallingWords {
+  const char* clients;
+  const char* burst;
+  const char* rate;
+  const char* arrival;
+};
+
+/// --clients, --burst, --within, --rate, --arrival, --dispersion, --on and --off: when clients call. They
+/// write into `typed`, which must live as long as `app`.
+void add_calling_options(CLI::App& app, TypedLoad& typed, const CallingWords& words);
+
+/// --patience, whose default is described by `otherwise`.
+void add_patience_option(CLI::App& app, TypedLoad& typed, const std::string& otherwise);
+
+/// All of those, and the others that say what the load is.
 void add_load_options(CLI::App& app, TypedLoad& typed);
+
+/// Puts into `load` when the clients call, where it was typed; how many there are is left to the caller.
+/// Throws CLI::ValidationError.
+void understand_calling(const TypedLoad& typed, bench::Scenario& load);
 
 /// The load that was meant. Throws CLI::ValidationError, or RunDocumentError if it is the profile that is
 /// wrong.
@@ -49,6 +70,8 @@ bench::Scenario understand_load(const TypedLoad& typed);
 /// "5000", "5k", "1.5M", from `least` to `most`.
 double parse_count(const std::string& option, const std::string& text, double least, double most);
 int parse_whole(const std::string& option, const std::string& text, int least, int most);
+/// "100ms", "1.5s".
+std::chrono::nanoseconds parse_time(const std::string& option, const std::string& text);
 /// "0.1%", "0.001".
 double parse_share(const std::string& option, const std::string& text, double most);
 /// "64,128,1k" and "1..4096", which doubles; ascending, each once.

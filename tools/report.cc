@@ -140,9 +140,9 @@ Json parse(const std::string& run_json) {
   }
   const bool has_schema = run.is_object() && run.contains("schema") && run["schema"].is_string();
   const std::string schema = has_schema ? run["schema"].get<std::string>() : "none";
-  if (schema != "anteroom.tune/2" && schema != "anteroom.compare/2") {
+  if (schema != "anteroom.tune/2" && schema != "anteroom.compare/2" && schema != "anteroom.swarm/1") {
     throw std::invalid_argument("not the document of a run: its schema is " + schema +
-                                ", and has to be anteroom.tune/2 or anteroom.compare/2");
+                                ", and has to be anteroom.tune/2, anteroom.compare/2 or anteroom.swarm/1");
   }
   return run;
 }

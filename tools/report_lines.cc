@@ -32,7 +32,8 @@ using bench::TrialResult;
 // net.core.netdev_max_backlog of a fresh kernel, a processor: more SYNs in one tick than that are lost
 // unseen.
 constexpr std::uint32_t kClumpMax = 1000;
-constexpr int kSchedulesMin = 3;  // of which a deviation means something
+constexpr std::chrono::milliseconds kLateMin{10};  // which changes a burst
+constexpr int kSchedulesMin = 3;                   // of which a deviation means something
 
 std::string arrival_in_words(const Scenario& load) {
   switch (load.arrival) {
@@ -78,6 +79,21 @@ void note_network(const std::vector<TrialResult>& trials, std::vector<std::strin
   const auto trial = std::ranges::find_if(
       trials, [](const TrialResult& t) { return t.complete && t.road != RoadKind::kPair; });
   if (trial == trials.end()) return;
+  if (!trial->entries.has_server) {
+    notes.emplace_back(
+        "of the server's side nothing was seen: neither how deep its queue was nor what it threw away, and a "
+        "ghost looks like any client that waits");
+    return;
+  }
+  if (trial->scenario.server == bench::ServerKind::kRunning) {
+    notes.emplace_back(
+        "the server was called where it runs, by clients on this machine, which take processor time from it; "
+        "the "
+        "depth of its queue is that of samples, one a millisecond, but none that is thrown away escapes the "
+        "kernel's "
+        "count");
+    return;
+  }
   if (trial->road == RoadKind::kLoopback) {
     notes.push_back(
         fmt::format("client and server shared one private network ({}): their counters are not told apart",
@@ -109,6 +125,20 @@ void note_clumps(const std::vector<TrialResult>& trials, std::vector<std::string
   }
 }
 
+/// Clients beside their server have to share the processors with it.
+void note_lateness(const std::vector<TrialResult>& trials, std::vector<std::string>& notes) {
+  bench::Histogram lateness;
+  for (const TrialResult& trial : trials) {
+    if (!trial.is_void() && trial.scenario.server == bench::ServerKind::kRunning)
+      lateness.merge(trial.lateness);
+  }
+  if (lateness.count() == 0 || lateness.percentile(0.99) < kLateMin) return;
+  notes.push_back(
+      fmt::format("one client in a hundred called {} or more after it was meant to, as its processor was "
+                  "busy: a sharper burst needs more room",
+                  short_duration(lateness.percentile(0.99), {})));
+}
+
 /// A burst is as sharp as this machine can call.
 void note_launch(const std::vector<TrialResult>& trials, std::vector<std::string>& notes) {
   std::chrono::nanoseconds longest{0};
@@ -137,6 +167,13 @@ void note_little(const std::vector<TrialResult>& trials, std::vector<std::string
                   "(Little's law, to "
                   "within a tenth): this machine was too busy to sample well",
                   off, trials.size()));
+}
+
+/// Which the server may have; 0 if that is not known.
+std::uint64_t descriptors_of(const ExperimentCommand& command) {
+  if (command.running) return command.running->descriptors;
+  rlimit descriptors{};
+  return ::getrlimit(RLIMIT_NOFILE, &descriptors) == 0 ? descriptors.rlim_max : 0;
 }
 
 bool write(const std::optional<std::string>& path, const std::string& text) {
@@ -182,8 +219,14 @@ std::string load_in_words(const Scenario& load) {
 void print_heading(std::string_view verb, const ExperimentCommand& command) {
   utsname name{};
   ::uname(&name);
-  fmt::print("anteroom {}: {}; all wait until {} after the last call\n", verb, load_in_words(command.load),
-             bench::print_duration(command.load.patience));
+  std::string server;
+  if (command.running) {
+    const RunningCommand& running = *command.running;
+    server = fmt::format("{} (pid {}) on {}, which has {}: ", running.name, *running.pid, running.address,
+                         running.backlog);
+  }
+  fmt::print("anteroom {}: {}{}; all wait until {} after the last call\n", verb, server,
+             load_in_words(command.load), bench::print_duration(command.load.patience));
   fmt::print("{} {}, {} processors, somaxconn {}, {} of each, interleaved, seed {}\n\n", name.sysname,
              name.release, std::thread::hardware_concurrency(), system_backlog_max(), runs(command.repeat),
              command.seed);
@@ -192,6 +235,9 @@ void print_heading(std::string_view verb, const ExperimentCommand& command) {
 
 std::vector<std::string> notes(const Run& run) {
   std::vector<std::string> notes;
+  if (!run.why_ended.empty())
+    notes.push_back(
+        fmt::format("ended after {}: {}", runs(static_cast<int>(run.trials.size())), run.why_ended));
   if (run.interrupted)
     notes.push_back(
         fmt::format("interrupted after {}: not to be trusted", runs(static_cast<int>(run.trials.size()))));
@@ -199,6 +245,7 @@ std::vector<std::string> notes(const Run& run) {
   note_network(run.trials, notes);
   note_clumps(run.trials, notes);
   note_launch(run.trials, notes);
+  note_lateness(run.trials, notes);
   note_little(run.trials, notes);
   notes.insert(notes.end(), run.remarks.begin(), run.remarks.end());
   if (run.until_met && !*run.until_met)
@@ -233,6 +280,7 @@ std::string reason(const Advice& advice, const Terminal& terminal) {
     text += fmt::format("; a burst that met a stall would need {} by the model, and finds them",
                         whole(advice.model_needs.together));
   }
+  if (advice.is_of_a_running_server) return text;  // whose stalls no model knows
   switch (advice.model_needs.dominant()) {
     case bench::Term::kStall:
       return text + "; it is the stall that needs them";
@@ -248,20 +296,20 @@ std::vector<Limit> limits_for(const ExperimentCommand& command, const Advice& ad
   std::vector<Limit> limits;
   if (!advice.found()) return limits;
   const auto wanted = static_cast<std::uint64_t>(advice.recommended);
-  const auto somaxconn = static_cast<std::uint64_t>(system_backlog_max());
+  const auto somaxconn =
+      static_cast<std::uint64_t>(command.running ? command.running->backlog_max : system_backlog_max());
   limits.push_back(
       {.name = "net.core.somaxconn",
        .now = somaxconn,
        .needed = wanted,
        .command = somaxconn >= wanted ? "" : fmt::format("sysctl -w net.core.somaxconn={}", wanted)});
   // Who waited is let in all at once when the stall is over; 64 for what a server has open anyway.
-  rlimit descriptors{};
-  if (::getrlimit(RLIMIT_NOFILE, &descriptors) == 0) {
+  if (const std::uint64_t descriptors = descriptors_of(command)) {
     const auto needed = static_cast<std::uint64_t>(advice.deepest_queue.most) + 64;
     limits.push_back({.name = "the limit of descriptors",
-                      .now = descriptors.rlim_max,
+                      .now = descriptors,
                       .needed = needed,
-                      .command = descriptors.rlim_max >= needed ? "" : fmt::format("ulimit -n {}", needed)});
+                      .command = descriptors >= needed ? "" : fmt::format("ulimit -n {}", needed)});
   }
   // One machine that calls one address, a proxy for example, has no more ports than this for a minute.
   constexpr std::uint64_t kPorts = 28'232;
@@ -284,7 +332,12 @@ ExitStatus finish(const Run& run, const Json& document, bool is_trusted) {
     fmt::print(stderr, "anteroom: cannot write to the standard output\n");
     wrote = false;
   }
-  if (!wrote) return kCouldNotRun;
+  if (!run.not_put_back.empty()) fmt::print(stderr, "anteroom: {}\n", run.not_put_back);
+  if (!wrote || !run.not_put_back.empty()) return kCouldNotRun;
+  if (!run.why_ended.empty()) {
+    fmt::print(stderr, "anteroom: {}\n", run.why_ended);
+    return kCouldNotRun;
+  }
   if (run.interrupted) return kInterrupted;
   if (!run.trials.empty() && std::ranges::none_of(run.trials, &TrialResult::complete)) {
     fmt::print(stderr, "anteroom: no trial could be run: {}\n", run.trials.front().problems.front());

@@ -36,6 +36,7 @@ constexpr double kWhole = 1 + 1e-9;
 
 constexpr const char* kTuneSchema = "anteroom.tune/2";
 constexpr const char* kCompareSchema = "anteroom.compare/2";
+constexpr const char* kSwarmSchema = "anteroom.swarm/1";
 
 std::string dump(const Json& json) { return json.dump(-1, ' ', false, Json::error_handler_t::replace); }
 
@@ -182,7 +183,11 @@ Latencies latencies_of(const Field& field) {
 
 FateCounts fates_of(const Field& field) {
   FateCounts fates{};
-  for (std::size_t i = 0; i < fates.size(); ++i) fates[i] = field[std::string(kFateNames[i]).c_str()].count();
+  for (std::size_t i = 0; i < fates.size(); ++i) {
+    const std::string name(kFateNames[i]);
+    const bool is_new = name == "answered_otherwise";  // older runs have none
+    if (!is_new || field.find(name.c_str())) fates[i] = field[name.c_str()].count();
+  }
   return fates;
 }
 
@@ -321,6 +326,14 @@ void add_condition(const Json& json, const std::string& name, std::vector<Condit
   if (json.is_number() && std::isfinite(json.get<double>())) condition.number = json.get<double>();
 }
 
+/// Who was called, and how: a process has another pid after each restart, and may be given another backlog.
+void add_target(const Json& target, std::vector<Condition>& conditions) {
+  for (const char* key : {"name", "address", "request", "expect"}) {
+    if (target.is_object() && target.contains(key))
+      add_condition(target[key], fmt::format("target.{}", key), conditions);
+  }
+}
+
 /// Every field of an object, but for those that are only words about the others.
 void add_conditions(const Field& field, const std::string& prefix, std::vector<Condition>& conditions) {
   if (!field.json().is_object()) field.fail("an object");
@@ -334,16 +347,17 @@ void add_conditions(const Field& field, const std::string& prefix, std::vector<C
   }
 }
 
-/// Whether this is of a tune; else it is of a compare. `name` is what a refusal calls the document.
+/// Whether this is of a tune; else it is of a compare or a swarm. `name` is what a refusal calls the
+/// document.
 bool is_tune(const Json& run, const std::string& name) {
   const auto schema = run.is_object() ? run.find("schema") : run.end();
   if (schema == run.end() || !schema->is_string()) {
     throw RunDocumentError(name + " is not a run of anteroom: no schema");
   }
   const auto& text = schema->get_ref<const std::string&>();
-  if (text != kTuneSchema && text != kCompareSchema) {
-    throw RunDocumentError(fmt::format("{} has schema {}; this anteroom reads {} and {}", name,
-                                       printable(text, 60), kTuneSchema, kCompareSchema));
+  if (text != kTuneSchema && text != kCompareSchema && text != kSwarmSchema) {
+    throw RunDocumentError(fmt::format("{} has schema {}; this anteroom reads {}, {} and {}", name,
+                                       printable(text, 60), kTuneSchema, kCompareSchema, kSwarmSchema));
   }
   return text == kTuneSchema;
 }
@@ -473,7 +487,7 @@ RunDocument understand(const Json& run) {
   for (const std::string key : {"load", "machine", "network"}) {
     add_conditions(field[key.c_str()], key + '.', document.conditions);
   }
-  if (const auto target = field.find("target")) add_condition(target->json(), "target", document.conditions);
+  if (const auto target = field.find("target")) add_target(target->json(), document.conditions);
   document.edges_s = edges_of(field["edges_s"]);
   const std::size_t bin_count = document.edges_s.size() - 1;
   field["rows"].each(kRowsMax, [&](const Field& row) { document.rows.push_back(row_of(row, bin_count)); });

@@ -55,10 +55,11 @@ struct Latencies {
 };
 
 /// The field `fates` has these, in this order.
-constexpr std::array<std::string_view, 12> kFateNames{
-    "served_at_once", "served_after_retransmit", "ghost_half_open",    "ghost_unknown",
-    "refused",        "reset_before_accept",     "reset_after_accept", "deadline",
-    "timed_out",      "no_local_port",           "no_descriptor",      "not_started"};
+constexpr std::array<std::string_view, 13> kFateNames{
+    "served_at_once",    "served_after_retransmit", "ghost_half_open",    "ghost_unknown",
+    "refused",           "reset_before_accept",     "reset_after_accept", "deadline",
+    "timed_out",         "no_local_port",           "no_descriptor",      "not_started",
+    "answered_otherwise"};
 
 /// Clients, each under the fate of that place in kFateNames.
 using FateCounts = std::array<double, kFateNames.size()>;
@@ -131,7 +132,7 @@ struct Condition {
 
 /// A run with every field that we use looked at: a number where one belongs, and within its bounds.
 struct RunDocument {
-  bool is_tune = false;  ///< else it is a compare
+  bool is_tune = false;  ///< else it is a compare or a swarm
   std::string version;   ///< of the anteroom that measured
   bool interrupted = false;
   std::optional<int> recommended;

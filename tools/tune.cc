@@ -11,12 +11,14 @@
 #include <cstdio>
 #include <iterator>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <utility>
 
 #include "curve.h"
 #include "json.h"
 #include "progress.h"
 #include "report_lines.h"
+#include "running_target.h"
 #include "table.h"
 
 namespace anteroom::tool {
@@ -74,6 +76,16 @@ void print_limits(const ExperimentCommand& command, const Advice& advice) {
   }
 }
 
+void print_what_to_do(const RunningCommand& running, const Advice& advice) {
+  if (advice.recommended <= running.backlog) {
+    fmt::print("  it has {}, which is enough for this load: leave it\n", running.backlog);
+    return;
+  }
+  fmt::print("  it has {}. To give it {} now: anteroom retune --pid {} --port {} --backlog {}\n",
+             running.backlog, advice.recommended, *running.pid, *running.port, advice.recommended);
+  fmt::print("  and for good, in its configuration: tools/RUNNING-SERVERS.md\n");
+}
+
 void print_wrapped(std::string_view text, const Terminal& terminal) {
   fmt::print("{}", wrapped(text, static_cast<std::size_t>(std::min(terminal.columns, kLineMax))));
 }
@@ -83,7 +95,7 @@ void print_answer(const Run& run, const Advice& advice, const Terminal& terminal
     print_wrapped("no recommendation: " + why_none(run.trials, advice), terminal);
     return;
   }
-  if (run.interrupted) {
+  if (run.interrupted || !run.why_ended.empty()) {
     print_wrapped(
         fmt::format("so far {} looks like enough: {}", advice.recommended, reason(advice, terminal)),
         terminal);
@@ -91,7 +103,11 @@ void print_answer(const Run& run, const Advice& advice, const Terminal& terminal
   }
   fmt::print("{}\n", terminal.bold(fmt::format("recommended backlog: {}", advice.recommended)));
   print_wrapped("  because " + reason(advice, terminal), terminal);
-  fmt::print("  in your code: listen(fd, {});\n", advice.recommended);
+  if (run.command.running) {
+    print_what_to_do(*run.command.running, advice);
+  } else {
+    fmt::print("  in your code: listen(fd, {});\n", advice.recommended);
+  }
   print_limits(run.command, advice);
 }
 
@@ -121,7 +137,10 @@ bool is_narrow(const std::vector<TrialResult>& trials, double share) {
 
 }  // namespace
 
-int tune(const ExperimentCommand& command, const std::atomic<bool>& interrupted) {
+int tune(const ExperimentCommand& wanted, const std::atomic<bool>& interrupted) {
+  ExperimentCommand command = wanted;
+  std::optional<RunningTarget> target;
+  if (command.running) target.emplace(command);
   const bool prints = !command.quiet && !command.writes_to_stdout();
   if (prints) print_heading("tune", command);
   Run run{.command = command, .started = std::chrono::system_clock::now()};
@@ -135,6 +154,7 @@ int tune(const ExperimentCommand& command, const std::atomic<bool>& interrupted)
     std::uint64_t seed = command.seed;
     for (int round = 0; round <= kConfirmations && !backlogs.empty() && !interrupted.load(); ++round) {
       bench::ExperimentOptions options{.repeat = command.repeat, .seed = seed};
+      if (target) target->attach(options);
       if (command.until && round == 0) {
         options.enough = [&](const std::vector<TrialResult>& trials) {
           return is_narrow(trials, *command.until);
@@ -145,14 +165,22 @@ int tune(const ExperimentCommand& command, const std::atomic<bool>& interrupted)
       std::ranges::move(more, std::back_inserter(run.trials));
       advice = bench::advise(run.trials, {.target_loss = command.target_loss, .refine = command.refine});
       backlogs = advice.try_next;
+      if (target) {
+        if (!target->why_ended().empty()) break;
+        std::erase_if(backlogs, [&](int backlog) { return backlog > target->backlog_max(); });
+      }
       if (!backlogs.empty()) backlogs.push_back(bench::kUnlimitedBacklog);  // each schedule is seen whole
       seed = bench::Random(seed).next();
     }
   }
+  if (target) {
+    run.why_ended = target->why_ended();
+    run.not_put_back = target->put_back();
+  }
   run.took = std::chrono::steady_clock::now() - began;
   run.interrupted = interrupted.load();
   if (command.until) run.until_met = is_narrow(run.trials, *command.until);
-  const bool is_trusted = advice.found() && advice.confirmed && !run.interrupted;
+  const bool is_trusted = advice.found() && advice.confirmed && !run.interrupted && run.why_ended.empty();
   const Json document = tune_document(run, advice);
   if (prints) {
     print_result(run, advice, document);

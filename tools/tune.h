@@ -1,5 +1,7 @@
 #pragma once
+#include <anteroom/bench/dialogue.h>
 #include <anteroom/bench/scenario.h>
+#include <sys/types.h>
 
 #include <atomic>
 #include <cstdint>
@@ -21,9 +23,25 @@ enum ExitStatus : int {
   kInterrupted = 130,
 };
 
+/// A server that runs already, and how to talk to it.
+struct RunningCommand {
+  std::optional<pid_t> pid;  ///< one of pid and port is there
+  std::optional<std::uint16_t> port;
+  bench::Dialogue dialogue;
+
+  // Filled in when it has been found.
+  std::string name;        ///< of the process
+  std::string address;     ///< where it is called
+  int backlog = 0;                ///< which it had
+  int backlog_max = 0;            ///< its net.core.somaxconn
+  int rooms = 0;                  ///< its listening sockets
+  std::uint64_t descriptors = 0;  ///< which it may have; 0 if that is not known
+};
+
 /// What `tune` and `compare` have in common.
 struct ExperimentCommand {
-  bench::Scenario load;  ///< all but the backlog, and in `compare` the server and the loop
+  bench::Scenario load;                   ///< all but the backlog, and in `compare` the server and the loop
+  std::optional<RunningCommand> running;  ///< (tune) the server, if it is none of ours
   std::vector<int> backlogs;
   bool refine = true;                      ///< (tune) look between them, too
   std::vector<bench::ServerKind> servers;  ///< (compare) the first is what the others are compared with

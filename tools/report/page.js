@@ -1,10 +1,11 @@
 // The page, from top to bottom.
 const is_tune = (run.schema || "").startsWith("anteroom.tune/");
-const kind = is_tune ? "tune" : "compare";
+const is_swarm = (run.schema || "").startsWith("anteroom.swarm/");
+const kind = is_tune ? "tune" : is_swarm ? "swarm" : "compare";
 
 function heading() {
   document.title = is_tune && recommended != null ? `anteroom: backlog ${number(recommended)}` : `anteroom ${kind}`;
-  say("title", is_tune ? "Which backlog this server needs" : "Servers compared");
+  say("title", is_tune ? "Which backlog this server needs" : is_swarm ? "What became of a swarm" : "Servers compared");
   say("subtitle", [
     machine.processor, machine.processors ? plural(machine.processors, "processor") : "", machine.kernel,
     (run.started || "").replace("T", " ").replace("Z", " UTC")
@@ -18,7 +19,7 @@ function heading() {
     shared: "On the machine's own loopback, which others share",
     loopback: "Client and server in one network namespace",
   }[network.kind];
-  if (where && !notes.some(note => network.why && note.includes(network.why)))
+  if (where && !run.target && !notes.some(note => network.why && note.includes(network.why)))
     warnings.push(where + (network.why ? `: ${network.why}` : ""));
   if (run.until != null && run.until_met === false && !notes.length)
     warnings.push(`Intervals did not get as narrow as ±${share(run.until)}`);
@@ -59,6 +60,13 @@ function answer_of_tune() {
       (limit.now >= limit.needed ? ": enough." : `, and has to be ${count(limit.needed)} or more.`);
   say("answer-limits", limits.map(words).join(" "));
 }
+function answer_of_swarm() {
+  const row = rows[0], served = row.fates.served_at_once + row.fates.served_after_retransmit;
+  say("answer-kicker", "Served");
+  say("answer", share(served / row.clients), make("small", {}, `of ${plural(row.clients, "client")}`));
+  say("reason", make("p", {}, `${run.load.in_words}, on ${run.target.address}.`));
+}
+
 function answer_of_compare() {
   const list = run.comparisons || [], against = list[0]?.against || rows[0]?.server || "";
   say("answer-kicker", "Compared");
@@ -255,6 +263,8 @@ function start() {
   }));
   if (is_tune)
     answer_of_tune();
+  else if (is_swarm && run.target)
+    answer_of_swarm();
   else
     answer_of_compare();
   tiles();

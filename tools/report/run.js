@@ -65,6 +65,7 @@ const FATES = [
   ["no_local_port", "no local port", "--faint"],
   ["no_descriptor", "no descriptor", "--mute"],
   ["not_started", "not started", "--grey"],
+  ["answered_otherwise", "answered otherwise", "--brown"],
 ];
 /// The listener's limit, as the kernel had it: the queue holds one more. None if it is unlimited.
 function limit_of(row) {

@@ -1,0 +1,84 @@
+#include "dialogue_options.h"
+
+#include <fmt/format.h>
+
+#include <CLI/CLI.hpp>
+#include <algorithm>
+#include <optional>
+
+#include "load_options.h"
+
+namespace anteroom::tool {
+namespace {
+
+using bench::Dialogue;
+
+std::string read_text(const std::string& option, const std::string& typed) {
+  const std::optional<std::string> bytes = bench::unescape(typed);
+  if (!bytes) refuse(option, typed, R"(text: behind a backslash are only r, n, t, 0, \ and xHH understood)");
+  return *bytes;
+}
+
+/// "/", "/health?full=1": what may stand in a request line (RFC 9112, section 3.2).
+bool is_path(std::string_view path) {
+  return path.starts_with('/') && std::ranges::all_of(path, [](char c) { return c > ' ' && c <= '~'; });
+}
+
+/// " /health" of "GET /health HTTP/1.1".
+std::string path_of(const std::string& request) {
+  const std::size_t begin = request.find(' ');
+  return request.substr(begin, request.find(" HTTP/") - begin);
+}
+
+void refuse_contradictions(const TypedDialogue& typed) {
+  if (typed.is_greeting && !typed.send.empty())
+    throw CLI::ArgumentMismatch(
+        "--greeting is for a server that speaks first, and --send for one that does not");
+  if (!typed.http.empty() && (typed.is_greeting || !typed.send.empty()))
+    throw CLI::ArgumentMismatch("--http says what is sent: it goes with neither --send nor --greeting");
+}
+
+}  // namespace
+
+void add_dialogue_options(CLI::App& app, TypedDialogue& typed) {
+  const std::string group = "The conversation";
+  app.add_option("--send", typed.send, R"(What each client says first, such as 'PING\r\n')")->group(group);
+  app.add_option("--expect", typed.expect,
+                 "What the answer has to contain, such as +PONG; then it was served (default: any byte)")
+      ->group(group);
+  app.add_flag("--greeting", typed.is_greeting, "The server speaks first, and the client says nothing")
+      ->group(group);
+  app.add_option("--http", typed.http, "GET this path over HTTP/1.1; served by a status from 200 to 399")
+      ->group(group);
+}
+
+Dialogue understand_dialogue(const TypedDialogue& typed, std::string_view host) {
+  if (!typed.is_given()) {
+    throw CLI::ArgumentMismatch(
+        "how does one talk to it? --http / for a web server, --greeting for one that speaks first, or "
+        R"(--send 'PING\r\n' --expect +PONG)");
+  }
+  refuse_contradictions(typed);
+  const std::string expect = read_text("--expect", typed.expect);
+  if (!typed.http.empty()) {
+    if (!is_path(typed.http)) refuse("--http", typed.http, "a path, such as / or /health");
+    Dialogue dialogue = bench::http_dialogue(typed.http, host);
+    dialogue.expect = expect;
+    return dialogue;
+  }
+  // Who is only greeted lets the server close, as the textbook's does; a conversation is ended by who began
+  // it.
+  return {.request = read_text("--send", typed.send),
+          .expect = expect,
+          .server_closes = typed.send.empty() && expect.empty()};
+}
+
+std::string dialogue_in_words(const Dialogue& dialogue) {
+  std::string words = dialogue.request.empty() ? "waits to be greeted"
+                      : dialogue.is_http       ? "asks for" + path_of(dialogue.request) + " over HTTP"
+                                               : "says " + bench::escape(dialogue.request);
+  if (!dialogue.expect.empty()) words += " and expects " + bench::escape(dialogue.expect);
+  return words;
+}
+
+}  // namespace anteroom::tool

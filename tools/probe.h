@@ -1,0 +1,29 @@
+#pragma once
+#include <anteroom/bench/dialogue.h>
+#include <anteroom/endpoint.h>
+
+#include <chrono>
+#include <optional>
+#include <string>
+#include <system_error>
+
+namespace anteroom::tool {
+
+/// What one conversation with a server came to.
+struct Probe {
+  bool was_open = false;   ///< connected, as far as one can tell
+  bool is_served = false;  ///< the answer was what was expected
+  bool has_ended = false;  ///< by the server, or it never began
+  std::error_code error;   ///< with which it ended
+  std::string heard;       ///< 64 KiB of it at most
+};
+
+/// Talks to the server once, before thousands do, for so long at most; from `source` if there is one.
+Probe probe(const Endpoint& server, const bench::Dialogue& dialogue, std::chrono::nanoseconds patience,
+            const std::optional<Endpoint>& source = std::nullopt);
+
+/// Why that was no service, and what to try, in one line; empty if it was.
+std::string problem_of(const Probe& probe, const Endpoint& server, const bench::Dialogue& dialogue,
+                       std::chrono::nanoseconds patience);
+
+}  // namespace anteroom::tool

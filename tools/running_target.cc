@@ -1,0 +1,101 @@
+#include "running_target.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cstdio>
+#include <fstream>
+#include <sstream>
+#include <string>
+#include <utility>
+
+#include "probe.h"
+#include "verb.h"
+
+namespace anteroom::tool {
+namespace {
+
+using bench::RunningServer;
+
+/// The soft limit that a server meets, from /proc/<pid>/limits: "Max open files  1024  4096  files".
+std::uint64_t descriptors_of(pid_t pid) {
+  std::ifstream file(fmt::format("/proc/{}/limits", pid));
+  constexpr std::string_view kName = "Max open files";
+  for (std::string line; std::getline(file, line);) {
+    std::uint64_t soft = 0;
+    if (line.starts_with(kName) && std::istringstream(line.substr(kName.size())) >> soft) return soft;
+  }
+  return 0;
+}
+
+void refuse_beyond_somaxconn(const ExperimentCommand& command, const RunningServer& server) {
+  const int most = server.backlog_max();
+  if (command.refine || command.backlogs.back() <= most) return;
+  throw UsageError(
+      fmt::format("net.core.somaxconn is {} and would clip a backlog of {} to that. First: sysctl -w "
+                  "net.core.somaxconn={}",
+                  most, command.backlogs.back(), command.backlogs.back()));
+}
+
+RunningServer find(const ExperimentCommand& command) {
+  RunningServer server(command.running->pid, command.running->port);
+  refuse_beyond_somaxconn(command, server);
+  server.check_rights();
+  return server;
+}
+
+bench::Target target_of(const RunningServer& server, const ExperimentCommand& command) {
+  bench::Target target{.address = server.address(),
+                       .dialogue = command.running->dialogue,
+                       .listeners = server.cookies(),
+                       .processes = server.processes()};
+  const auto patience = command.load.patience;
+  const auto problem = [&](const std::optional<Endpoint>& source) {
+    return problem_of(probe(target.address, target.dialogue, patience, source), target.address,
+                      target.dialogue, patience);
+  };
+  const std::string why = problem(std::nullopt);
+  if (!why.empty()) throw bench::TargetError(why);
+  // Some only listen to 127.0.0.1 itself.
+  if (target.address.family() == AF_INET && target.address.is_loopback())
+    target.has_one_source = !problem(Endpoint("127.0.1.1", 0)).empty();
+  return target;
+}
+
+}  // namespace
+
+RunningTarget::RunningTarget(ExperimentCommand& command)
+    : server_(find(command)), target_(target_of(server_, command)), keeper_(server_) {
+  RunningCommand& running = *command.running;
+  running.pid = server_.pid();
+  running.port = server_.port();
+  running.name = server_.name();
+  running.address = target_.address.to_string();
+  running.backlog = server_.backlog();
+  running.backlog_max = server_.backlog_max();
+  running.descriptors = descriptors_of(server_.pid());
+  running.rooms = static_cast<int>(server_.rooms().size());
+  if (!command.refine) return;  // whose backlogs somebody chose
+  command.backlogs.push_back(server_.backlog());
+  std::erase_if(command.backlogs, [&](int backlog) { return backlog > server_.backlog_max(); });
+  std::ranges::sort(command.backlogs);
+  const auto twice = std::ranges::unique(command.backlogs);
+  command.backlogs.erase(twice.begin(), twice.end());
+}
+
+void RunningTarget::attach(bench::ExperimentOptions& options) {
+  options.target = &target_;
+  options.prepare = [this](const bench::Scenario& next) { return prepare(next); };
+}
+
+bool RunningTarget::prepare(const bench::Scenario& next) {
+  try {
+    server_.set_backlog(next.backlog);
+    return true;
+  } catch (const bench::TargetError& error) {
+    why_ended_ = error.what();
+    return false;
+  }
+}
+
+}  // namespace anteroom::tool

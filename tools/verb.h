@@ -1,0 +1,45 @@
+#pragma once
+#include <atomic>
+#include <functional>
+#include <stdexcept>
+#include <string>
+
+namespace CLI {
+class App;
+}
+
+namespace anteroom::tool {
+
+/// How the tool was called.
+struct Invocation {
+  std::string command_line;              ///< which repeats the run
+  const std::atomic<bool>& interrupted;  ///< Ctrl-C or SIGTERM
+};
+
+/// What is wrong with what was asked for: one line, and the tool ends with kUsage.
+class UsageError : public std::runtime_error {
+ public:
+  using std::runtime_error::runtime_error;
+};
+
+/// One command of the tool. Its options and what was typed live in it.
+struct Verb {
+  CLI::App* app = nullptr;
+  /// After the words have been parsed, and before anything is done. Throws CLI::Error, UsageError,
+  /// bench::TargetError or RunDocumentError, which all end the tool with kUsage.
+  std::function<void()> understand;
+  /// Does it, and returns the exit status.
+  std::function<int(const Invocation&)> run;
+  bool heeds_interrupt = true;  ///< looks at Invocation::interrupted; else a signal ends it at once
+};
+
+// Each adds a command to the parser.
+Verb add_tune(CLI::App& tool);
+Verb add_compare(CLI::App& tool);
+Verb add_report(CLI::App& tool);
+Verb add_diff(CLI::App& tool);
+Verb add_watch(CLI::App& tool);
+Verb add_retune(CLI::App& tool);
+Verb add_swarm(CLI::App& tool);
+
+}  // namespace anteroom::tool
