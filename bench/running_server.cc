@@ -201,7 +201,7 @@ RunningServer::RunningServer(std::optional<pid_t> pid, std::optional<std::uint16
   Listeners listeners;
   diag_.listeners(listeners);
   const SocketHolders holders = find_socket_holders();
-  pid_ = pid ? *pid : server_on(port.value(), listeners, holders);
+  pid_ = pid ? process_of(*pid) : server_on(port.value(), listeners, holders);
   name_ = process_name(pid_);
   if (find_socket_holders(pid_).hidden > 0) throw TargetError(not_allowed_to_touch(pid_));
   const Listeners held = held_by(family_of(pid_), listeners, holders);

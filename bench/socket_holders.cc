@@ -10,6 +10,7 @@
 #include <filesystem>
 #include <fstream>
 #include <optional>
+#include <sstream>
 #include <string_view>
 #include <system_error>
 
@@ -85,6 +86,16 @@ std::vector<pid_t> all_processes() {
 }
 
 pid_t parent_of(pid_t pid) { return read_stat(pid).parent; }
+
+pid_t process_of(pid_t thread) {
+  std::ifstream file(fmt::format("/proc/{}/status", thread));
+  constexpr std::string_view kName = "Tgid:";
+  for (std::string line; std::getline(file, line);) {
+    pid_t process = 0;
+    if (line.starts_with(kName) && std::istringstream(line.substr(kName.size())) >> process) return process;
+  }
+  return 0;
+}
 
 bool is_alive(pid_t pid) {
   const char state = read_stat(pid).state;

@@ -354,28 +354,51 @@ TEST_F(Watch, CostsLessThanAHundredthOfAProcessorWithAThousandListeners) {
 }
 
 TEST(WatchPace, LooksAsOftenAsItsShareAllows) {
+  // What it comes to when every look costs 100 us, and as much again for all else.
   WatchPace pace(std::nullopt);
   pace.looked(true, 100us);
-  const auto first = pace.interval(false);
-  EXPECT_GT(first, 100us / WatchPace::kCpuShare * 0.99);
-  for (int i = 0; i < 50; ++i) pace.used(12ms, 1s);  // twice what it may
-  EXPECT_GT(pace.interval(false), first * 2);
-  for (int i = 0; i < 50; ++i) pace.used(1ms, 1s);
-  EXPECT_LT(pace.interval(false), first);
+  std::chrono::nanoseconds spent = 200us;
+  for (int second = 0; second < 100; ++second) {
+    const auto looks = 1s / pace.interval({});
+    for (auto look = looks; look > 0; --look) pace.looked(true, 100us);
+    pace.used(200us * looks, 1s);
+    spent += 200us * looks;
+  }
+  EXPECT_LT(spent, 100s * WatchPace::kCpuShare);
+  EXPECT_GT(spent, 100s * WatchPace::kCpuShare / 2);
+}
+
+TEST(WatchPace, LooksCloselyWhileSomebodyWaitsAndStaysWithinItsShareAllTheSame) {
+  WatchPace pace(std::nullopt);
+  std::chrono::nanoseconds spent = 0s;
+  std::chrono::nanoseconds closest = 1s;
+  for (std::chrono::nanoseconds now = 0s, told = 0s, before = 0s; now < 100s;) {
+    pace.looked(true, 100us);
+    spent += 100us;
+    const auto interval = pace.interval({.is_lively = true});
+    closest = std::min(closest, interval);
+    now += interval;
+    if (now - told < 500ms) continue;
+    pace.used(spent - before, now - told);
+    told = now;
+    before = spent;
+  }
+  EXPECT_EQ(closest, WatchPace::kIntervalMin);
+  EXPECT_LT(spent, 100s * WatchPace::kCpuShare + WatchPace::kSavedFirst * 2);
 }
 
 TEST(WatchPace, KeepsToWhatItIsTold) {
   WatchPace pace(5ms);
   pace.looked(true, 100ms);
-  EXPECT_EQ(pace.interval(false), 5ms);
-  EXPECT_EQ(pace.interval(true), 5ms);
+  EXPECT_EQ(pace.interval({}), 5ms);
+  EXPECT_EQ(pace.interval({.is_mixed = true, .is_lively = true}), 5ms);
 }
 
 TEST(WatchPace, NeverGoesBeyondItsBounds) {
   WatchPace pace(std::nullopt);
-  EXPECT_EQ(pace.interval(false), WatchPace::kIntervalMin);
+  EXPECT_EQ(pace.interval({}), WatchPace::kIntervalMin);
   pace.looked(true, 1h);
-  EXPECT_EQ(pace.interval(false), WatchPace::kIntervalMax);
+  EXPECT_EQ(pace.interval({.is_lively = true}), WatchPace::kIntervalMax);
 }
 
 }  // namespace

@@ -133,7 +133,8 @@ int run(const Retune& retune, const Invocation& invocation) {
   if (!retune.json.empty()) {
     const std::string problem = write_output(retune.json, document(retune, server, rooms).dump(1) + '\n');
     if (!problem.empty()) {
-      fmt::print(stderr, "anteroom: {}\n", problem);
+      (void)server.put_back();  // nobody would know what it had
+      fmt::print(stderr, "anteroom: {}; what it had was put back\n", problem);
       return kCouldNotRun;
     }
   }

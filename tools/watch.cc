@@ -40,6 +40,7 @@ using Clock = Reactor::Clock;
 constexpr std::chrono::milliseconds kCountersEvery{500};
 constexpr std::chrono::milliseconds kDrawEvery{500};
 constexpr std::chrono::seconds kBusyFor{10};
+constexpr std::chrono::milliseconds kLivelyFor{100};
 // Of the whole namespace, where only some of its listeners are watched: what others have, and who is gone.
 constexpr std::chrono::seconds kOthersEvery{1};
 // To walk /proc is dear.
@@ -216,7 +217,7 @@ void WatchRun::begin() {
   cpu_before_ = cpu_used(CLOCK_PROCESS_CPUTIME_ID);
   last_use_cpu_ = cpu_before_;
   last_use_wall_ = elapsed();
-  look_timer_.arm(pace_.interval(false));
+  look_timer_.arm(pace_.interval({}));
   counters_timer_.arm_every(kCountersEvery);
   tick_timer_.arm_every(std::chrono::seconds(1));
   if (screen_.is_on()) draw_timer_.arm_every(kDrawEvery);
@@ -273,7 +274,9 @@ void WatchRun::look() {
   busy_ports_ = state_.rooms.busy_ports(elapsed() - kBusyFor);
   check_rules();
   if (state_.rooms.has_strangers() && now - holders_at_ >= kHoldersEvery) find_holders();
-  look_timer_.arm(pace_.interval(mixes() || has_others) - (Clock::now() - now));
+  const bool is_lively = !state_.rooms.busy_ports(elapsed() - kLivelyFor).empty();
+  const nanoseconds interval = pace_.interval({.is_mixed = mixes() || has_others, .is_lively = is_lively});
+  look_timer_.arm(interval - (Clock::now() - now));
 }
 
 void WatchRun::look_at(bool is_whole, std::span<const std::uint16_t> ports) {

@@ -31,6 +31,8 @@ SocketHolders find_socket_holders(pid_t pid);
 std::vector<pid_t> all_processes();
 /// 0 if there is none, or no such process.
 pid_t parent_of(pid_t pid);
+/// The process that a thread belongs to; 0 if there is no such thread.
+pid_t process_of(pid_t thread);
 /// Whether there is such a process, and it has not ended (a zombie has).
 bool is_alive(pid_t pid);
 
