@@ -122,6 +122,10 @@ RoomLog::RoomLog(const RoomSample& first, bool made_since)
 void RoomLog::take(const RoomSample& now) {
   const std::uint32_t dropped = now.drops - last_.drops;  // whatever it wraps at
   drops_ += dropped;
+  if (dropped > 0) {
+    if (first_drop_.count() < 0) first_drop_ = now.at;
+    last_drop_ = now.at;
+  }
   ++samples_;
   history_.take(now.at, now.depth / (now.limit + 1.0));
   if (now.depth == 0 && last_.depth == 0 && dropped == 0) {  // as most do most of the time
@@ -297,7 +301,7 @@ RoomAdvice advise(const RoomLog& log, const RoomContext& context) {
   const double dispersion =
       advice.rate_source == RateSource::kNamespace ? std::max(context.arrivals.dispersion(), 1.0) : 1.0;
   advice.burst = burst_in(stalls, advice.rate, dispersion);
-  advice.is_at_most = log.full_s() > kSynAgain_s && log.drops() > 0;
+  advice.is_at_most = log.drops_span_s() > kSynAgain_s;
   if (advice.longest) {
     advice.stall_s = longest_stall(stalls, advice);
     const StallLoad load{.rate = advice.rate, .stall_s = advice.stall_s, .dispersion = dispersion};

@@ -229,14 +229,18 @@ std::string size_in_words(const WatchState& state, const RoomGroup& group, const
   if (advice.burst >= 1) words += fmt::format(", and a burst of {}", whole(advice.burst));
   words += fmt::format(", deepest queue {}", whole(log.deepest_wanted()));
   if (log.drops() > 0) words += fmt::format(" with those dropped; {}", drops_in_words(log, advice));
-  words += fmt::format(". Needs {}{}", advice.rate_is_lower_bound ? "at least " : "",
-                       several(std::ceil(std::max(advice.needed, seen)), "place"));
+  const std::string_view bound = advice.is_at_most            ? "at most "
+                                 : advice.rate_is_lower_bound ? "at least "
+                                                              : "";
+  words += fmt::format(". Needs {}{}", bound, several(std::ceil(std::max(advice.needed, seen)), "place"));
   if (advice.needed >= seen)
     words += fmt::format(" {} {}", terminal.utf8 ? "±" : "+-", whole(std::ceil(advice.error_places)));
   if (advice.needed < seen) words += " (the deepest queue and a tenth to spare)";
   words += fmt::format(", has {}", whole(log.places()));
   if (advice.verdict != RoomVerdict::kTooSmall) return words + ": enough.";
-  return words + ". Do: " + retune_command(state, group, *advice.backlog);
+  words += ". Do: " + retune_command(state, group, *advice.backlog);
+  if (advice.is_at_most) words += ", and watch again: with nobody turned away it is known better";
+  return words;
 }
 
 const WatchedRoom& worst_of(const RoomGroup& group) {

@@ -79,6 +79,11 @@ class RoomLog {
   }  ///< somebody waited, or a drop
   bool was_active() const noexcept { return peak_ > 0 || drops_ > 0; }
 
+  /// From the first drop that was seen to the last one: in more than a second some are of SYNs sent again.
+  double drops_span_s() const noexcept {
+    return std::chrono::duration<double>(last_drop_ - first_drop_).count();
+  }
+
   double full_s() const noexcept { return full_s_; }  ///< with no place left, or more
   /// The longest that more than half of its places were taken although somebody was accepted all along: from
   /// the first accept of such a time that was seen to its end.
@@ -114,6 +119,8 @@ class RoomLog {
   double full_s_ = 0;
   double deepest_wanted_ = 0;
   std::chrono::nanoseconds last_active_{-1};
+  std::chrono::nanoseconds first_drop_{-1};
+  std::chrono::nanoseconds last_drop_{-1};
 
   struct Under {  // the stall that goes on
     bool is = false;
@@ -199,7 +206,8 @@ struct RoomAdvice {
   double burst = 0;         ///< came in a stall beyond rate x stall, and beyond what chance explains
   double needed = 0;        ///< places, by the law; 0 if it says nothing
   double error_places = 0;  ///< of `needed`: rate x the error of the stall's length, at least
-  /// SYNs are sent again after a second, and it was full for longer: drops count some clients more than once.
+  /// SYNs are sent again after a second, and there were drops for longer: they count some clients more than
+  /// once, and so does what was needed.
   bool is_at_most = false;
 };
 std::string_view name(RoomAdvice::Verdict verdict) noexcept;  // "never needed", "enough", ...
