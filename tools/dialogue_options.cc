@@ -24,12 +24,6 @@ bool is_path(std::string_view path) {
   return path.starts_with('/') && std::ranges::all_of(path, [](char c) { return c > ' ' && c <= '~'; });
 }
 
-/// " /health" of "GET /health HTTP/1.1".
-std::string path_of(const std::string& request) {
-  const std::size_t begin = request.find(' ');
-  return request.substr(begin, request.find(" HTTP/") - begin);
-}
-
 void refuse_contradictions(const TypedDialogue& typed) {
   if (typed.is_greeting && !typed.send.empty())
     throw CLI::ArgumentMismatch(
@@ -71,14 +65,6 @@ Dialogue understand_dialogue(const TypedDialogue& typed, std::string_view host) 
   return {.request = read_text("--send", typed.send),
           .expect = expect,
           .server_closes = typed.send.empty() && expect.empty()};
-}
-
-std::string dialogue_in_words(const Dialogue& dialogue) {
-  std::string words = dialogue.request.empty() ? "waits to be greeted"
-                      : dialogue.is_http       ? "asks for" + path_of(dialogue.request) + " over HTTP"
-                                               : "says " + bench::escape(dialogue.request);
-  if (!dialogue.expect.empty()) words += " and expects " + bench::escape(dialogue.expect);
-  return words;
 }
 
 }  // namespace anteroom::tool

@@ -27,7 +27,4 @@ void add_dialogue_options(CLI::App& app, TypedDialogue& typed);
 /// CLI::ValidationError for what cannot be, and CLI::ArgumentMismatch, with examples, if nothing was said.
 bench::Dialogue understand_dialogue(const TypedDialogue& typed, std::string_view host);
 
-/// "says PING\r\n and expects +PONG", in a sentence's middle.
-std::string dialogue_in_words(const bench::Dialogue& dialogue);
-
 }  // namespace anteroom::tool

@@ -176,6 +176,12 @@ std::uint64_t descriptors_of(const ExperimentCommand& command) {
   return ::getrlimit(RLIMIT_NOFILE, &descriptors) == 0 ? descriptors.rlim_max : 0;
 }
 
+/// " /health" of "GET /health HTTP/1.1".
+std::string path_in(const std::string& request) {
+  const std::size_t begin = request.find(' ');
+  return request.substr(begin, request.find(" HTTP/") - begin);
+}
+
 bool write(const std::optional<std::string>& path, const std::string& text) {
   const std::string problem = path ? write_output(*path, text) : std::string();
   if (!problem.empty()) fmt::print(stderr, "anteroom: {}\n", problem);
@@ -214,6 +220,14 @@ std::string load_in_words(const Scenario& load) {
   if (load.rtt > load.rtt.zero()) text += fmt::format("; round trip {}", bench::print_duration(load.rtt));
   if (load.loss > 0) text += fmt::format("; {} of the packets lost each way", share(load.loss));
   return text;
+}
+
+std::string dialogue_in_words(const bench::Dialogue& dialogue) {
+  std::string words = dialogue.request.empty() ? "waits to be greeted"
+                      : dialogue.is_http       ? "asks for" + path_in(dialogue.request) + " over HTTP"
+                                               : "says " + bench::escape(dialogue.request);
+  if (!dialogue.expect.empty()) words += " and expects " + bench::escape(dialogue.expect);
+  return words;
 }
 
 void print_heading(std::string_view verb, const ExperimentCommand& command) {

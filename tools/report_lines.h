@@ -1,5 +1,6 @@
 #pragma once
 #include <anteroom/bench/advice.h>
+#include <anteroom/bench/dialogue.h>
 #include <anteroom/bench/trial.h>
 
 #include <string>
@@ -17,6 +18,9 @@ std::string runs(int count);
 
 /// What is called how, in a sentence's middle.
 std::string load_in_words(const bench::Scenario& load);
+
+/// "says PING\r\n and expects +PONG", in a sentence's middle.
+std::string dialogue_in_words(const bench::Dialogue& dialogue);
 
 /// What the experiment is, what machine it runs on, and what repeats it.
 void print_heading(std::string_view verb, const ExperimentCommand& command);

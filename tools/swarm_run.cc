@@ -20,7 +20,6 @@
 #include <utility>
 
 #include "curve.h"
-#include "dialogue_options.h"
 #include "json.h"
 #include "probe.h"
 #include "progress.h"
