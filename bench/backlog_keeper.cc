@@ -4,23 +4,29 @@
 #include <fmt/format.h>
 #include <poll.h>
 #include <signal.h>
+#include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
+#include <array>
 #include <cerrno>
+#include <new>
 #include <utility>
 
 namespace anteroom::bench {
 namespace {
 
-/// Keeps nothing of ours open but the standard error.
-void let_go_of_descriptors() noexcept {
+/// Keeps nothing of ours open but the standard error and `kept`.
+void let_go_of_descriptors(int kept) noexcept {
   const int nothing = ::open("/dev/null", O_RDWR);
   ::dup2(nothing, STDIN_FILENO);
   ::dup2(nothing, STDOUT_FILENO);
-  ::syscall(SYS_close_range, STDERR_FILENO + 1, ~0U, 0);
+  constexpr int kFirst = STDERR_FILENO + 1;
+  if (kept != kFirst) ::dup2(kept, kFirst);
+  ::syscall(SYS_close_range, kFirst + 1, ~0U, 0);
 }
 
 /// Returns when `parent` has ended.
@@ -33,42 +39,63 @@ void wait_for_the_end_of(pid_t parent) noexcept {
   }
 }
 
-[[noreturn]] void guard(const RunningServer& server, pid_t parent) noexcept {
-  ::setsid();
-  ::prctl(PR_SET_NAME, "anteroom-guard");
-  for (const int signal : {SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGPIPE}) ::signal(signal, SIG_IGN);
-  let_go_of_descriptors();
-  wait_for_the_end_of(parent);
-  const std::string problem = server.put_back();
-  if (!problem.empty()) fmt::print(stderr, "anteroom: {}\n", problem);
-  ::_exit(0);
-}
-
 }  // namespace
 
-BacklogKeeper::BacklogKeeper(const RunningServer& server) : server_(server) {
+BacklogKeeper::BacklogKeeper(const RunningServer& server) : server_(server), lock_(server.lock()) {
   server.check_rights();
   if (server.backlog() > server.backlog_max())
     throw TargetError(fmt::format(
         "the backlog of {} is {}, and net.core.somaxconn has been lowered to {} since: it could not "
         "be put back. First: sysctl -w net.core.somaxconn={}",
         server.name(), server.backlog(), server.backlog_max(), server.backlog()));
+  void* const shared =
+      ::mmap(nullptr, sizeof(Ours), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+  if (shared == MAP_FAILED) throw setup_error(last_error(), "mmap", "for a guardian");
+  ours_ = new (shared) Ours;
   const pid_t parent = ::getpid();
   guardian_ = ::fork();
   if (guardian_ < 0) throw setup_error(last_error(), "fork", "a guardian");
-  if (guardian_ == 0) guard(server, parent);
+  if (guardian_ == 0) guard(parent);
 }
 
-BacklogKeeper::~BacklogKeeper() { (void)put_back(); }
+void BacklogKeeper::guard(pid_t parent) const noexcept {
+  ::setsid();
+  ::prctl(PR_SET_NAME, "anteroom-guard");
+  for (const int signal : {SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGPIPE}) ::signal(signal, SIG_IGN);
+  let_go_of_descriptors(lock_.get());
+  wait_for_the_end_of(parent);
+  const std::string problem = put_back_ours();
+  if (!problem.empty()) fmt::print(stderr, "anteroom: {}\n", problem);
+  ::_exit(0);
+}
+
+void BacklogKeeper::set_backlog(int backlog) {
+  const int in_force = backlog < 0 ? server_.backlog_max() : std::min(backlog, server_.backlog_max());
+  ours_->before.store(ours_->now.load());
+  ours_->now.store(in_force);
+  server_.set_backlog(backlog);
+}
+
+std::string BacklogKeeper::put_back_ours() const noexcept {
+  const std::array ours{ours_->before.load(), ours_->now.load()};
+  if (ours[1] < 0) return {};  // it was never changed
+  return server_.put_back(ours);
+}
+
+BacklogKeeper::~BacklogKeeper() {
+  (void)put_back();
+  ::munmap(ours_, sizeof(Ours));
+}
 
 std::string BacklogKeeper::put_back() noexcept {
   if (guardian_ < 0) return {};
-  std::string problem = server_.put_back();
+  std::string problem = put_back_ours();
   ::kill(guardian_, SIGKILL);
   int status = 0;
   while (::waitpid(guardian_, &status, 0) < 0 && errno == EINTR) {
   }
   guardian_ = -1;
+  lock_.reset();
   return problem;
 }
 

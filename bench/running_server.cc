@@ -2,6 +2,7 @@
 #include <anteroom/bench/running_server.h>
 #include <anteroom/bench/socket_holders.h>
 #include <anteroom/listen_queue.h>
+#include <anteroom/socket.h>
 #include <fcntl.h>
 #include <fmt/format.h>
 #include <fmt/ranges.h>
@@ -17,6 +18,7 @@
 #include <cstring>
 #include <exception>
 #include <filesystem>
+#include <iterator>
 #include <map>
 #include <set>
 #include <system_error>
@@ -65,19 +67,6 @@ bool enter(pid_t pid, const char* kind, int flag) {
   return space && ::setns(space.get(), flag) == 0;
 }
 
-/// Moves to where `pid` has its network. Who owns a container without being root has the right only inside
-/// its user namespace (setns(2)).
-void enter_network_of(pid_t pid) {
-  const std::string theirs = network_of(std::to_string(pid));
-  if (theirs.empty() || theirs == network_of("self")) return;
-  if (enter(pid, "net", CLONE_NEWNET)) return;
-  if (enter(pid, "user", CLONE_NEWUSER) && enter(pid, "net", CLONE_NEWNET)) return;
-  throw TargetError(
-      fmt::format("{} lives in another network namespace, which you may not enter: run this as "
-                  "root (sudo)",
-                  in_words(pid)));
-}
-
 /// A process and all that it has begotten.
 std::set<pid_t> family_of(pid_t pid) {
   std::map<pid_t, pid_t> parents;
@@ -112,7 +101,6 @@ pid_t server_on(std::uint16_t port, const Listeners& listeners, const SocketHold
     for (const SocketHolder& holder : found->second) pids.insert(holder.pid);
   }
   if (!any) throw TargetError(fmt::format("nobody listens on port {} here", port));
-  if (pids.size() > 1) pids.erase(1);  // who starts services may keep their sockets
   if (pids.empty())
     throw TargetError(
         fmt::format("who listens on port {} belongs to another user: run this as root (sudo)", port));
@@ -121,6 +109,12 @@ pid_t server_on(std::uint16_t port, const Listeners& listeners, const SocketHold
     pid_t head = pid;
     for (pid_t parent = parent_of(pid); pids.contains(parent); parent = parent_of(parent)) head = parent;
     heads.insert(head);
+  }
+  // Who starts services may keep their sockets; and in a container may be the server.
+  if (heads == std::set<pid_t>{1}) {
+    std::set<pid_t> others(std::next(pids.begin()), pids.end());
+    std::erase_if(others, [&](pid_t pid) { return parent_of(pid) != 1 && pids.contains(parent_of(pid)); });
+    return others.size() == 1 ? *others.begin() : 1;
   }
   if (heads.size() == 1) return *heads.begin();
   std::vector<std::string> names;
@@ -153,26 +147,42 @@ std::uint16_t the_only_port(pid_t pid, const Listeners& held, std::optional<std:
   return wanted.value_or(*ports.begin());
 }
 
-std::uint64_t cookie_of(const Fd& socket) noexcept {
-  std::uint64_t cookie = 0;
-  socklen_t size = sizeof(cookie);
-  return ::getsockopt(socket.get(), SOL_SOCKET, SO_COOKIE, &cookie, &size) == 0 ? cookie : 0;
+/// What /proc calls "socket:[inode]", and sock_diag too. (SO_COOKIE would not do: of an MPTCP listener, as
+/// those of Go are, it is not that of the TCP socket within, which sock_diag shows.)
+bool is_socket(const Fd& fd, std::uint32_t inode) noexcept {
+  struct stat file {};
+  return ::fstat(fd.get(), &file) == 0 && S_ISSOCK(file.st_mode) && file.st_ino == inode;
 }
 
 /// The very socket, through a process that has it; not open if that one has it no more. `error` is why.
-Fd reach(const SocketHolder& holder, std::uint64_t cookie, int& error) noexcept {
+Fd reach(const SocketHolder& holder, std::uint32_t inode, int& error) noexcept {
   const Fd process = open_process(holder.pid);
   Fd socket = process ? copy_descriptor(process, holder.fd) : Fd();
   error = socket ? 0 : errno;
-  if (socket && cookie_of(socket) != cookie) socket.reset();
+  if (socket && !is_socket(socket, inode)) socket.reset();
   return socket;
+}
+
+/// What sock_diag knows of it, whoever has it; nothing if it is gone.
+std::optional<ListeningSocket> find(const ServerRoom& room) {
+  std::vector<ListeningSocket> listeners;
+  const std::uint16_t port = room.address.port();
+  SocketDiag().listeners(listeners, std::span(&port, 1));
+  const auto found = std::ranges::find(listeners, room.cookie, &ListeningSocket::cookie);
+  return found == listeners.end() ? std::nullopt : std::optional(*found);
+}
+
+/// The backlog that it has now. Throws ServerGone.
+int limit_of(const ServerRoom& room) {
+  const auto socket = find(room);
+  if (!socket) throw ServerGone(fmt::format("nobody listens on {} any more", room.address.to_string()));
+  return static_cast<int>(socket->limit);
 }
 
 /// Through the process by which it was found, or, as processes come and go, through any other that has it.
 Fd reach(const ServerRoom& room) {
   int error = 0;
-  if (Fd socket = reach({.pid = room.pid, .fd = room.fd}, room.cookie, error)) return socket;
-  if (error == EPERM) throw TargetError(not_allowed_to_touch(room.pid));
+  if (Fd socket = reach({.pid = room.pid, .fd = room.fd}, room.inode, error)) return socket;
   if (error == ENOSYS)
     throw TargetError(
         "this kernel has no pidfd_getfd(2), by which one reaches another's socket: it takes Linux 5.6");
@@ -181,9 +191,10 @@ Fd reach(const ServerRoom& room) {
   const SocketHolders holders = find_socket_holders();
   if (const auto found = holders.by_inode.find(room.inode); found != holders.by_inode.end()) {
     for (const SocketHolder& holder : found->second) {
-      if (Fd socket = reach(holder, room.cookie, error)) return socket;
+      if (Fd socket = reach(holder, room.inode, error)) return socket;
     }
   }
+  if (error == EPERM || find(room)) throw TargetError(not_allowed_to_touch(room.pid));
   throw ServerGone(
       !is_alive(room.pid)
           ? fmt::format("the server on {} (pid {}) has ended", room.address.to_string(), room.pid)
@@ -191,6 +202,17 @@ Fd reach(const ServerRoom& room) {
 }
 
 }  // namespace
+
+void enter_network_of(pid_t pid) {
+  const std::string theirs = network_of(std::to_string(pid));
+  if (theirs.empty() || theirs == network_of("self")) return;
+  if (enter(pid, "net", CLONE_NEWNET)) return;
+  if (enter(pid, "user", CLONE_NEWUSER) && enter(pid, "net", CLONE_NEWNET)) return;
+  throw TargetError(
+      fmt::format("{} lives in another network namespace, which you may not enter: run this as "
+                  "root (sudo)",
+                  in_words(pid)));
+}
 
 RunningServer::RunningServer(std::optional<pid_t> pid, std::optional<std::uint16_t> port) {
   if (pid) {
@@ -282,10 +304,31 @@ void RunningServer::set_backlog(int backlog) const {
   for (const ServerRoom& room : rooms_) listen_on(room, backlog);
 }
 
-std::string RunningServer::put_back() const noexcept {
+Fd RunningServer::lock() const {
+  // An abstract name (unix(7)) lives in the server's network namespace, and is gone with the last who has it.
+  const Endpoint name = Endpoint::unix_path(fmt::format("@anteroom-{}", rooms_.front().inode));
+  Fd lock(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
+  if (!lock) throw setup_error(last_error(), "socket", "to lock the server");
+  if (::bind(lock.get(), name.data(), name.size()) == 0) return lock;
+  if (errno != EADDRINUSE) throw setup_error(last_error(), "bind", name.to_string());
+  throw TargetError(
+      fmt::format("another anteroom is tuning {} (pid {}), or has yet to put back what it had: wait for it, "
+                  "or end it",
+                  name_, pid_));
+}
+
+std::string RunningServer::put_back(std::span<const int> ours) const noexcept {
   std::string problem;
   for (const ServerRoom& room : rooms_) {
     try {
+      const int now = limit_of(room);
+      if (now == room.backlog) continue;
+      if (!ours.empty() && std::ranges::count(ours, now) == 0) {
+        problem =
+            fmt::format("{} was given a backlog of {} by somebody else meanwhile, and keeps it (it had {})",
+                        room.address.to_string(), now, room.backlog);
+        continue;
+      }
       listen_on(room, room.backlog);
     } catch (const ServerGone&) {
       // Nothing is left to be put back.

@@ -9,6 +9,7 @@
 #include <sys/socket.h>
 #include <sys/uio.h>
 
+#include <algorithm>
 #include <array>
 #include <cerrno>
 #include <cstring>
@@ -84,11 +85,12 @@ void SocketDiag::dump(int family, std::uint32_t states, std::uint8_t extensions,
   std::array<iovec, 3> parts{{{.iov_base = &request, .iov_len = sizeof(request)},
                               {.iov_base = &attribute, .iov_len = sizeof(attribute)},
                               {.iov_base = filter.data(), .iov_len = filter_bytes}}};
+  const std::uint32_t number = ++questions_;
   request.header = {.nlmsg_len = static_cast<std::uint32_t>(
                         sizeof(request) + (filter.empty() ? 0 : sizeof(attribute) + filter_bytes)),
                     .nlmsg_type = SOCK_DIAG_BY_FAMILY,
                     .nlmsg_flags = NLM_F_REQUEST | NLM_F_DUMP,
-                    .nlmsg_seq = 1,
+                    .nlmsg_seq = number,
                     .nlmsg_pid = 0};
   request.question.sdiag_family = static_cast<std::uint8_t>(family);
   request.question.sdiag_protocol = IPPROTO_TCP;
@@ -98,12 +100,16 @@ void SocketDiag::dump(int family, std::uint32_t states, std::uint8_t extensions,
     throw setup_error(last_error(), "ask sock_diag", "for TCP sockets");
 
   for (;;) {
-    const ssize_t size = ::recv(socket_.get(), buffer_.data(), buffer_.size(), 0);
+    const ssize_t size = ::recv(socket_.get(), buffer_.data(), buffer_.size(), MSG_TRUNC);
     if (size < 0 && errno == EINTR) continue;
     if (size < 0) throw setup_error(last_error(), "hear from sock_diag", "of TCP sockets");
+    if (static_cast<std::size_t>(size) > buffer_.size())
+      throw setup_error(std::make_error_code(std::errc::message_size), "hear from sock_diag",
+                        "of TCP sockets");
     auto left = static_cast<std::size_t>(size);
     for (const auto* message = reinterpret_cast<const nlmsghdr*>(buffer_.data()); NLMSG_OK(message, left);
          message = NLMSG_NEXT(message, left)) {
+      if (message->nlmsg_seq != number) continue;  // the rest of an answer that nobody listened to
       if (message->nlmsg_type == NLMSG_DONE) return;
       if (message->nlmsg_type == NLMSG_ERROR) {
         const auto* const error = reinterpret_cast<const nlmsgerr*>(body_of(message));
@@ -119,9 +125,11 @@ void SocketDiag::dump(int family, std::uint32_t states, std::uint8_t extensions,
 void SocketDiag::listeners(std::vector<ListeningSocket>& into, std::span<const std::uint16_t> ports) {
   constexpr std::uint8_t kMemory = 1 << (INET_DIAG_SKMEMINFO - 1);
   into.clear();
+  const bool is_filtered_here = ports.size() > kFilterPortsMax;
   for (const int family : {AF_INET, AF_INET6}) {
     dump(family, 1U << TCP_LISTEN, kMemory, ports,
          [&](const inet_diag_msg& socket, const rtattr* attribute, std::size_t left) {
+           if (is_filtered_here && std::ranges::count(ports, ntohs(socket.id.idiag_sport)) == 0) return;
            ListeningSocket& listener = into.emplace_back();
            listener.address =
                endpoint_of(family, socket.id.idiag_src, socket.id.idiag_sport, socket.id.idiag_if);

@@ -30,7 +30,8 @@ using testing::HasSubstr;
 /// A process that does something, says so, and waits to be ended.
 class Other {
  public:
-  explicit Other(const std::function<void()>& work) {
+  enum Wait : bool { kNoWait, kWait };
+  explicit Other(const std::function<void()>& work, Wait wait = kWait) {
     std::array<int, 2> ready{};
     if (::pipe(ready.data()) != 0) return;
     pid_ = ::fork();
@@ -41,7 +42,7 @@ class Other {
     }
     ::close(ready[1]);
     char nothing = 0;
-    (void)!::read(ready[0], &nothing, 1);
+    if (wait == kWait) (void)!::read(ready[0], &nothing, 1);
     ::close(ready[0]);
   }
   Other(const Other&) = delete;
@@ -77,8 +78,8 @@ std::vector<std::uint32_t> limits_of(std::uint16_t port) {
 }
 
 /// Until `is_so`, which has to come.
-bool await(const std::function<bool()>& is_so) {
-  const auto limit = std::chrono::steady_clock::now() + seconds(10);
+bool await(const std::function<bool()>& is_so, seconds patience = seconds(10)) {
+  const auto limit = std::chrono::steady_clock::now() + patience;
   while (!is_so()) {
     if (std::chrono::steady_clock::now() > limit) return false;
     std::this_thread::yield();
@@ -266,14 +267,33 @@ TEST_F(RunningServerTest, IsNotForWhoMayNotTraceIt) {
   EXPECT_THAT(limits_of(kPort), testing::ElementsAre(5));
 }
 
+TEST_F(RunningServerTest, MayListenByMultipathTcp) {
+  const Other other(
+      [] {
+        const Fd socket(::socket(AF_INET, SOCK_STREAM, IPPROTO_MPTCP));
+        const Endpoint door("127.0.0.1", kPort);
+        if (!socket || ::bind(socket.get(), door.data(), door.size()) != 0 || ::listen(socket.get(), 5) != 0)
+          return;
+        for (;;) ::pause();
+      },
+      Other::kNoWait);
+  if (!await([] { return limits_of(kPort).size() == 1; }, std::chrono::seconds(1)))
+    GTEST_SKIP() << "this kernel has no MPTCP";
+  const RunningServer server(other.pid(), kPort);
+  server.set_backlog(77);
+  EXPECT_THAT(limits_of(kPort), testing::ElementsAre(77));
+  EXPECT_EQ(server.put_back(), "");
+  EXPECT_THAT(limits_of(kPort), testing::ElementsAre(5));
+}
+
 class BacklogKeeperTest : public RunningServerTest {};
 
 TEST_F(BacklogKeeperTest, PutsBackAtItsEnd) {
   const Other other([] { listen_for_ever("127.0.0.1", kPort, 5); });
   const RunningServer server(other.pid(), kPort);
   {
-    const BacklogKeeper keeper(server);
-    server.set_backlog(20);
+    BacklogKeeper keeper(server);
+    keeper.set_backlog(20);
     EXPECT_THAT(limits_of(kPort), testing::ElementsAre(20));
   }
   EXPECT_THAT(limits_of(kPort), testing::ElementsAre(5));
@@ -283,12 +303,37 @@ TEST_F(BacklogKeeperTest, PutsBackWhenItsProcessIsKilled) {
   const Other other([] { listen_for_ever("127.0.0.1", kPort, 5); });
   Other tuner([&other] {
     static const RunningServer server(other.pid(), kPort);
-    static const BacklogKeeper keeper(server);
-    server.set_backlog(20);
+    static BacklogKeeper keeper(server);
+    keeper.set_backlog(20);
   });
   EXPECT_THAT(limits_of(kPort), testing::ElementsAre(20));
   tuner.end();
   EXPECT_TRUE(await([] { return limits_of(kPort) == std::vector<std::uint32_t>{5}; }));
+}
+
+TEST_F(BacklogKeeperTest, IsTheOnlyOneOfItsServer) {
+  const Other other([] { listen_for_ever("127.0.0.1", kPort, 5); });
+  const RunningServer server(other.pid(), kPort);
+  {
+    BacklogKeeper first(server);
+    first.set_backlog(20);
+    const RunningServer again(other.pid(), kPort);
+    EXPECT_THROW(BacklogKeeper{again}, TargetError);
+    EXPECT_THROW(again.lock(), TargetError);
+    EXPECT_THAT(limits_of(kPort), testing::ElementsAre(20));
+  }
+  EXPECT_THAT(limits_of(kPort), testing::ElementsAre(5));
+  EXPECT_NO_THROW(server.lock());
+}
+
+TEST_F(BacklogKeeperTest, LeavesWhatSomebodyElseHasSetMeanwhile) {
+  const Other other([] { listen_for_ever("127.0.0.1", kPort, 5); });
+  const RunningServer server(other.pid(), kPort);
+  BacklogKeeper keeper(server);
+  keeper.set_backlog(20);
+  server.set_backlog(300);  // as a reload would
+  EXPECT_THAT(keeper.put_back(), HasSubstr("300 by somebody else"));
+  EXPECT_THAT(limits_of(kPort), testing::ElementsAre(300));
 }
 
 TEST_F(BacklogKeeperTest, RefusesWhatItCouldNotPutBack) {

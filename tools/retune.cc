@@ -104,6 +104,8 @@ ExitStatus wait_for_the_end(RunningServer& server, bench::BacklogKeeper& keeper,
     if (!server.is_there()) {
       fmt::print(stderr, "anteroom: {} (pid {}) has closed its listener on port {}, or has ended\n",
                  server.name(), server.pid(), server.port());
+      if (const std::string problem = keeper.put_back(); !problem.empty())
+        fmt::print(stderr, "anteroom: {}\n", problem);
       return kCouldNotRun;
     }
     ::poll(nullptr, 0, kLookEveryMs);
@@ -116,17 +118,26 @@ ExitStatus wait_for_the_end(RunningServer& server, bench::BacklogKeeper& keeper,
   return kDone;
 }
 
+/// All of its rooms, or none.
+void change(const RunningServer& server, int backlog) {
+  try {
+    server.set_backlog(backlog);
+  } catch (const TargetError&) {
+    (void)server.put_back();
+    throw;
+  }
+}
+
 int run(const Retune& retune, const Invocation& invocation) {
   RunningServer server(retune.server.pid, retune.server.port);
   look_at_limit(retune, server);
   server.check_rights();
   std::optional<bench::BacklogKeeper> keeper;
-  if (retune.until_exit && !retune.dry_run) keeper.emplace(server);
-  try {
-    if (!retune.dry_run) server.set_backlog(retune.wanted);
-  } catch (const TargetError&) {
-    (void)server.put_back();  // all of its rooms, or none
-    throw;
+  if (retune.until_exit && !retune.dry_run) {
+    keeper.emplace(server).set_backlog(retune.wanted);
+  } else if (!retune.dry_run) {
+    const Fd lock = server.lock();
+    change(server, retune.wanted);
   }
   const std::vector<RoomNow> rooms = look(server);
   if (retune.json != "-") print(retune, server, rooms);

@@ -90,7 +90,7 @@ void RunningTarget::attach(bench::ExperimentOptions& options) {
 
 bool RunningTarget::prepare(const bench::Scenario& next) {
   try {
-    server_.set_backlog(next.backlog);
+    keeper_.set_backlog(next.backlog);
     return true;
   } catch (const bench::TargetError& error) {
     why_ended_ = error.what();

@@ -7,6 +7,7 @@
 
 #include <cstdint>
 #include <optional>
+#include <span>
 #include <stdexcept>
 #include <string>
 #include <vector>
@@ -34,6 +35,10 @@ struct ServerRoom {
   int fd = -1;      ///< as this descriptor
   bool is_v6_only = false;
 };
+
+/// Moves the calling process (which must have one thread) to where `pid` has its network. Who owns a
+/// container without being root has the right only inside its user namespace (setns(2)). Throws TargetError.
+void enter_network_of(pid_t pid);
 
 /// The listening sockets by which a server that runs takes in guests on one port: all of the process, of its
 /// children, and of whoever shares a SO_REUSEPORT group with them; IPv4 and IPv6. Their backlog can be
@@ -71,9 +76,12 @@ class RunningServer {
   /// listen(fd, backlog) on every room; a number beyond backlog_max() becomes that. Throws ServerGone, or
   /// TargetError if it is not allowed.
   void set_backlog(int backlog) const;
-  /// Every room gets back what it had when it was found. Throws nothing: returns one line about what could
-  /// not be put back; empty if all was, or if the server is gone.
-  std::string put_back() const noexcept;
+  /// As long as that is open, no other process of ours changes it. Throws TargetError if one does.
+  Fd lock() const;
+  /// Every room gets back what it had when it was found; but for those that have by now what is none of
+  /// `ours`, if there are any: then the server was reloaded, or somebody else was here. Throws nothing:
+  /// returns one line about what was not put back; empty if all was, or if the server is gone.
+  std::string put_back(std::span<const int> ours = {}) const noexcept;
 
  private:
   void add_room(const ListeningSocket& listener, const SocketHolders& holders);

@@ -54,6 +54,7 @@ class SocketDiag {
 
   Fd socket_;
   std::vector<std::byte> buffer_;
+  std::uint32_t questions_ = 0;
 };
 
 /// The IPv4 address in an IPv4-mapped IPv6 one (::ffff:127.0.0.1), as a listener on [::] has its IPv4 guests;
