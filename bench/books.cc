@@ -1,6 +1,7 @@
 #include <anteroom/bench/books.h>
 
 #include <algorithm>
+#include <cstdlib>
 
 namespace anteroom::bench {
 
@@ -10,16 +11,16 @@ std::vector<Account> keep_books(const BookEntries& e) {
       {.name = "fates", .meaning = "each client has exactly one fate", .left = e.fates, .right = e.clients});
 
   if (!e.has_server) return books;
-  // In a network that others share, only the listener's own count is ours, which has also the last ACKs and
-  // resets of whom it threw away; and of the SYN-ACKs no more is known than how many there may have been.
-  const std::int64_t drops = e.is_private ? e.listen_drops : e.listener_drops;
-  const std::int64_t synacks_max =
-      e.has_two_sides ? e.server_syn_retransmits : e.server_syn_retransmits - e.syn_retransmits;
-  const std::int64_t synacks = e.is_private ? synacks_max : 0;
-  const std::int64_t counted_again =
-      (e.is_private ? 0
-                    : 3 * std::max<std::int64_t>(synacks_max, 0) + 2 * (e.ghosts + e.reset_before_accept)) +
-      (e.speak_first && e.listener_drops > 0 ? e.called + e.data_retransmits : 0);
+  // In a network that others share, the listener's own count has none of theirs, but also what is discarded
+  // there otherwise, and that of the network none of the latter, but theirs: what was thrown away at the door
+  // is in both.
+  const std::int64_t drops = e.is_private ? e.listen_drops : std::min(e.listener_drops, e.listen_drops);
+  const std::int64_t synacks = !e.is_private     ? 0
+                               : e.has_two_sides ? e.server_syn_retransmits
+                                                 : e.server_syn_retransmits - e.syn_retransmits;
+  // A segment that came to a half-open request and found no place is in both counts, and once more in the
+  // listener's. Of one with a cookie SyncookiesRecv tells.
+  const std::int64_t discarded = e.is_private ? 0 : std::abs(e.listener_drops - e.listen_drops);
   const std::int64_t more_cookies =
       e.speak_first ? std::max<std::int64_t>(e.cookies_received - e.cookies_sent, 0) : 0;
   const std::int64_t lost = e.softnet_drops + e.lost_on_the_road;
@@ -30,9 +31,9 @@ std::vector<Account> keep_books(const BookEntries& e) {
            "what was thrown away at the door is what the clients missed: SYNs sent again, clients still in "
            "SYN_SENT, ghosts and what they said, SYN-ACKs sent again",
        .left = drops,
-       .right = e.syn_retransmits + e.in_syn_sent + e.ghosts + more_cookies + synacks + resets,
+       .right = e.syn_retransmits + e.in_syn_sent + e.ghosts + synacks + resets,
        .allowed_from = -lost - (lost > 0 ? std::max<std::int64_t>(synacks, 0) : 0),
-       .allowed_to = counted_again});
+       .allowed_to = discarded + more_cookies});
   if (!e.is_private) return books;
 
   if (e.has_two_sides) {

@@ -92,10 +92,12 @@ bool lost_first_syn(const ClientRecord& record) noexcept {
   return record.retransmits > 0 || record.in_syn_sent;
 }
 
-/// Whose handshake was thrown away at the door.
+/// Whose handshake was thrown away at the door: its SYN, or its last ACK, after which it is a ghost until
+/// what it says finds a place.
 bool was_turned_away(const ClientRecord& record) noexcept {
   return lost_first_syn(record) || record.fate == Fate::kGhostHalfOpen ||
-         record.fate == Fate::kGhostUnknown || record.fate == Fate::kResetBeforeAccept;
+         record.fate == Fate::kGhostUnknown || record.fate == Fate::kResetBeforeAccept ||
+         record.request_retransmits > 0;
 }
 
 /// Of a server that was there before nobody says whom it has accepted. But a kernel resets whom it has not
@@ -263,8 +265,6 @@ void count_kernel(const TrialBoard& board, const Target* target, TrialResult& re
   entries.softnet_drops = number(board.softnet_drops);
   entries.cookies_sent = number(server[Counter::kSyncookiesSent]);
   entries.cookies_received = number(server[Counter::kSyncookiesRecv]);
-  entries.data_retransmits =
-      std::max<std::int64_t>(number(server[Counter::kRetransSegs]) - number(server[Counter::kSynRetrans]), 0);
   entries.syncookies = board.syncookies;
   entries.abort_on_overflow = board.abort_on_overflow;
   const RoadTraffic& traffic = board.traffic;

@@ -160,13 +160,17 @@ TEST_P(TuneEachServer, BalancesItsBooksAndPutsTheBacklogBack) {
 }
 
 TEST_P(TuneEachServer, CountsWhoFindsASmallRoomFull) {
-  // All at once, where one processor cannot accept them as they come.
+  // All at once, while the server is stopped every now and then, so that it cannot accept them as they come.
   Words words = tune(server(), GetParam().dialogue, {"--repeat", "1", "--json", "-"});
   std::ranges::replace(words, "16,256", "1");
   words.erase(std::ranges::find(words, "--rate"), std::ranges::find(words, "--clients"));
   std::ranges::replace(words, "--clients", "--burst");
   Program program(words);
-  const int status = program.wait(60s);
+  int status = -1;
+  for (bool stopped = false; (status = program.wait(40ms)) < 0; stopped = !stopped) {
+    for (const pid_t pid : server().acceptors()) ::kill(pid, stopped ? SIGCONT : SIGSTOP);
+  }
+  for (const pid_t pid : server().acceptors()) ::kill(pid, SIGCONT);
   ASSERT_TRUE(status == 0 || status == 3) << status << program.errors;
   EXPECT_TRUE(is_as_before());
   const Json json = Json::parse(program.output);
@@ -175,7 +179,7 @@ TEST_P(TuneEachServer, CountsWhoFindsASmallRoomFull) {
     if (trial.at("backlog") != 1) continue;
     EXPECT_EQ(trial.at("deepest_queue"), 2);
     EXPECT_GT(trial.at("turned_away"), 0);
-    EXPECT_EQ(trial.at("turned_away"), trial.at("listener_drops")) << "nobody had the time to try again";
+    EXPECT_LE(trial.at("turned_away"), trial.at("listener_drops")) << "nobody had the time to try again";
   }
 }
 

@@ -128,7 +128,6 @@ void refuse_odd_words(int argc, char** argv) {
 }
 
 void listen_to_signals() {
-  ::signal(SIGPIPE, SIG_IGN);
   struct sigaction action {};
   action.sa_handler = on_interrupt;
   ::sigaction(SIGINT, &action, nullptr);

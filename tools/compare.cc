@@ -204,7 +204,7 @@ std::vector<bench::Scenario> scenarios_for(const ExperimentCommand& command) {
 }
 
 /// Whether each server's rate is known well enough.
-bool is_narrow(const std::vector<TrialResult>& trials, double share) {
+bool rates_are_narrow(const std::vector<TrialResult>& trials, double share) {
   const std::vector<Summary> rows = bench::summarize(trials);
   return std::ranges::all_of(rows, [share](const Summary& row) {
     return row.runs >= 5 && row.connections_per_second.half_width_share() <= share;
@@ -326,7 +326,7 @@ int compare(const ExperimentCommand& command, const std::atomic<bool>& interrupt
     bench::ExperimentOptions options{.repeat = command.repeat, .seed = command.seed};
     if (command.until)
       options.enough = [&](const std::vector<TrialResult>& trials) {
-        return is_narrow(trials, *command.until);
+        return rates_are_narrow(trials, *command.until);
       };
     run.trials = bench::run_experiment(scenarios_for(command), options, interrupted,
                                        [&](const bench::ExperimentProgress& state) { progress.show(state); });
@@ -336,7 +336,7 @@ int compare(const ExperimentCommand& command, const std::atomic<bool>& interrupt
   }
   run.took = std::chrono::steady_clock::now() - began;
   run.interrupted = interrupted.load();
-  if (command.until) run.until_met = is_narrow(run.trials, *command.until);
+  if (command.until) run.until_met = rates_are_narrow(run.trials, *command.until);
   const Json document = compare_document(run);
   if (prints) print_result(run, document);
   const auto rows = bench::summarize(run.trials);

@@ -194,9 +194,9 @@ void understand(Typed& typed, bool is_tune) {
   if (!problem.empty()) throw UsageError(problem);
 }
 
-using Run = int (*)(const ExperimentCommand& command, const std::atomic<bool>& interrupted);
+using RunExperiment = int (*)(const ExperimentCommand& command, const std::atomic<bool>& interrupted);
 
-Verb experiment_verb(CLI::App* app, const std::shared_ptr<Typed>& typed, bool is_tune, Run run) {
+Verb experiment_verb(CLI::App* app, const std::shared_ptr<Typed>& typed, bool is_tune, RunExperiment run) {
   return {.app = app,
           .understand = [typed, is_tune] { understand(*typed, is_tune); },
           .run =

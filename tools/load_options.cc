@@ -246,16 +246,15 @@ std::vector<std::string> split(std::string_view list) {
 }
 
 std::vector<int> parse_backlogs(const std::string& text) {
-  constexpr int kBacklogMax = 1'000'000;
   std::vector<int> backlogs;
   for (const std::string& item : split(text)) {
     const std::size_t dots = item.find("..");
     if (dots == std::string::npos) {
-      backlogs.push_back(parse_whole("--backlog", item, 0, kBacklogMax));
+      backlogs.push_back(parse_whole("--backlog", item, 0, kListenMax));
       continue;
     }
-    const int first = parse_whole("--backlog", item.substr(0, dots), 1, kBacklogMax);
-    const int last = parse_whole("--backlog", item.substr(dots + 2), first, kBacklogMax);
+    const int first = parse_whole("--backlog", item.substr(0, dots), 1, kListenMax);
+    const int last = parse_whole("--backlog", item.substr(dots + 2), first, kListenMax);
     for (int backlog = first; backlog < last; backlog *= 2) backlogs.push_back(backlog);
     backlogs.push_back(last);
   }

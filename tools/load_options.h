@@ -74,6 +74,7 @@ int parse_whole(const std::string& option, const std::string& text, int least, i
 std::chrono::nanoseconds parse_time(const std::string& option, const std::string& text);
 /// "0.1%", "0.001".
 double parse_share(const std::string& option, const std::string& text, double most);
+constexpr int kListenMax = 1'000'000;  ///< the largest backlog that is tried or given
 /// "64,128,1k" and "1..4096", which doubles; ascending, each once.
 std::vector<int> parse_backlogs(const std::string& text);
 std::uint64_t parse_seed(const std::string& text);

@@ -28,7 +28,6 @@ using bench::RunningServer;
 using bench::ServerRoom;
 using bench::TargetError;
 
-constexpr int kBacklogMax = 1'000'000;
 constexpr int kLookEveryMs = 200;  // whether the server is still there
 
 struct Retune {
@@ -183,7 +182,7 @@ Verb add_retune(CLI::App& tool) {
           .understand =
               [retune] {
                 understand_server(retune->server);
-                retune->wanted = parse_whole("--backlog", retune->backlog, 0, kBacklogMax);
+                retune->wanted = parse_whole("--backlog", retune->backlog, 0, kListenMax);
                 if (retune->until_exit && retune->dry_run)
                   throw CLI::ArgumentMismatch("--dry-run changes nothing that --until-exit could put back");
                 if (!retune->json.empty()) {

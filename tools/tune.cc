@@ -130,7 +130,7 @@ void print_result(const Run& run, const Advice& advice, const Json& document) {
 }
 
 /// Whether the deepest queue, on which the answer rests, is known well enough.
-bool is_narrow(const std::vector<TrialResult>& trials, double share) {
+bool depth_is_narrow(const std::vector<TrialResult>& trials, double share) {
   const Advice advice = bench::advise(trials);
   return advice.deepest_queue.n >= 5 && advice.deepest_queue.half_width_share() <= share;
 }
@@ -157,7 +157,7 @@ int tune(const ExperimentCommand& wanted, const std::atomic<bool>& interrupted) 
       if (target) target->attach(options);
       if (command.until && round == 0) {
         options.enough = [&](const std::vector<TrialResult>& trials) {
-          return is_narrow(trials, *command.until);
+          return depth_is_narrow(trials, *command.until);
         };
       }
       std::vector<TrialResult> more =
@@ -179,7 +179,7 @@ int tune(const ExperimentCommand& wanted, const std::atomic<bool>& interrupted) 
   }
   run.took = std::chrono::steady_clock::now() - began;
   run.interrupted = interrupted.load();
-  if (command.until) run.until_met = is_narrow(run.trials, *command.until);
+  if (command.until) run.until_met = depth_is_narrow(run.trials, *command.until);
   const bool is_trusted = advice.found() && advice.confirmed && !run.interrupted && run.why_ended.empty();
   const Json document = tune_document(run, advice);
   if (prints) {

@@ -129,6 +129,18 @@ class RealServer {
     return limits;
   }
 
+  /// Its children, oldest first.
+  std::vector<pid_t> workers() const {
+    std::ifstream file("/proc/" + pid_text() + "/task/" + pid_text() + "/children");
+    return {std::istream_iterator<pid_t>(file), {}};
+  }
+  /// Those who accept: its workers, or itself if it has none.
+  std::vector<pid_t> acceptors() const {
+    std::vector<pid_t> pids = workers();
+    if (pids.empty()) pids.push_back(pid());
+    return pids;
+  }
+
   /// Ends it as its operator would, with all its workers.
   void stop() {
     if (!program_) return;
@@ -190,12 +202,6 @@ class Nginx : public RealServer {
     configure(options);
     start({installed("nginx"), "-c", in_folder("nginx.conf"), "-e", in_folder("error.log")},
           options.is_elsewhere, "GET / HTTP/1.0\r\n\r\n", " 200 ");
-  }
-
-  /// Its children, oldest first.
-  std::vector<pid_t> workers() const {
-    std::ifstream file("/proc/" + pid_text() + "/task/" + pid_text() + "/children");
-    return {std::istream_iterator<pid_t>(file), {}};
   }
 
   /// Has it read another configuration of the same port, and returns when new workers have taken over.

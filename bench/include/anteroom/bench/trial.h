@@ -8,6 +8,7 @@
 #include <anteroom/bench/scenario.h>
 #include <anteroom/bench/target.h>
 
+#include <algorithm>
 #include <atomic>
 #include <chrono>
 #include <cstdint>
@@ -92,10 +93,12 @@ struct TrialResult {
   double server_cpu_per_connection_s() const noexcept {
     return fates.served() > 0 ? static_cast<double>(server_cpu.count()) * 1e-9 / fates.served() : 0;
   }
-  /// Handshakes thrown away at the door: ListenDrops; in a network that others share, the listeners' own
-  /// count, which has also what was discarded there for other reasons.
+  /// Handshakes thrown away at the door: ListenDrops; in a network that others share at most that, and at
+  /// most the listeners' own count, which has also what was discarded there for other reasons (the bare ACKs
+  /// of TCP_DEFER_ACCEPT, say).
   std::uint64_t door_drops() const noexcept {
-    return entries.is_private ? static_cast<std::uint64_t>(entries.listen_drops) : listener_drops;
+    const auto network = static_cast<std::uint64_t>(entries.listen_drops);
+    return entries.is_private ? network : std::min(network, listener_drops);
   }
   /// The door turned nobody away: no handshake was thrown away, not even one that healed a second later.
   bool nobody_turned_away() const noexcept {
