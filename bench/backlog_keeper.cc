@@ -13,7 +13,12 @@
 #include <algorithm>
 #include <array>
 #include <cerrno>
+#include <charconv>
+#include <cstdint>
+#include <cstring>
+#include <fstream>
 #include <new>
+#include <sstream>
 #include <utility>
 
 namespace anteroom::bench {
@@ -27,6 +32,28 @@ void let_go_of_descriptors(int kept) noexcept {
   constexpr int kFirst = STDERR_FILENO + 1;
   if (kept != kFirst) ::dup2(kept, kFirst);
   ::syscall(SYS_close_range, kFirst + 1, ~0U, 0);
+}
+
+/// Another name in ps(1), so that pkill(1) of the tool does not end the one that cleans up after it. What
+/// /proc/<pid>/cmdline shows is our memory from arg_start to arg_end (proc(5), fields 48 and 49 of stat).
+void rename_process(const char* name) noexcept {
+  ::prctl(PR_SET_NAME, name);
+  std::ifstream file("/proc/self/stat");
+  std::string line;
+  std::getline(file, line);
+  std::istringstream fields(line.substr(std::min(line.rfind(')') + 1, line.size())));
+  std::string field;
+  std::array<std::uintptr_t, 2> arguments{};
+  for (int number = 3; fields >> field && number <= 49; ++number) {
+    if (number >= 48)
+      std::from_chars(field.data(), field.data() + field.size(),
+                      arguments[static_cast<std::size_t>(number - 48)]);
+  }
+  if (arguments[0] == 0 || arguments[1] <= arguments[0]) return;
+  const std::size_t size = arguments[1] - arguments[0];
+  auto* const text = reinterpret_cast<char*>(arguments[0]);
+  std::memset(text, 0, size);
+  std::memcpy(text, name, std::min(std::strlen(name), size - 1));
 }
 
 /// Returns when `parent` has ended.
@@ -46,8 +73,8 @@ BacklogKeeper::BacklogKeeper(const RunningServer& server) : server_(server), loc
   if (server.backlog() > server.backlog_max())
     throw TargetError(fmt::format(
         "the backlog of {} is {}, and net.core.somaxconn has been lowered to {} since: it could not "
-        "be put back. First: sysctl -w net.core.somaxconn={}",
-        server.name(), server.backlog(), server.backlog_max(), server.backlog()));
+        "be put back. First: {}",
+        server.name(), server.backlog(), server.backlog_max(), server.sysctl_command(server.backlog())));
   void* const shared =
       ::mmap(nullptr, sizeof(Ours), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
   if (shared == MAP_FAILED) throw setup_error(last_error(), "mmap", "for a guardian");
@@ -60,7 +87,7 @@ BacklogKeeper::BacklogKeeper(const RunningServer& server) : server_(server), loc
 
 void BacklogKeeper::guard(pid_t parent) const noexcept {
   ::setsid();
-  ::prctl(PR_SET_NAME, "anteroom-guard");
+  rename_process("backlog-guard");
   for (const int signal : {SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGPIPE}) ::signal(signal, SIG_IGN);
   let_go_of_descriptors(lock_.get());
   wait_for_the_end_of(parent);

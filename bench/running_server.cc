@@ -40,6 +40,11 @@ std::string in_words(pid_t pid) {
 
 /// Says who may, and how to become him.
 std::string not_allowed_to_touch(pid_t pid) {
+  if (::geteuid() == 0)
+    return fmt::format(
+        "root has no right to reach into {} here, for want of CAP_SYS_PTRACE: run this outside of the "
+        "container, or in one made with docker run --cap-add SYS_PTRACE",
+        in_words(pid));
   const bool is_traced_by_parents_only =
       read_sysctl("kernel.yama.ptrace_scope") != "0" && !read_sysctl("kernel.yama.ptrace_scope").empty();
   struct stat process {};
@@ -203,11 +208,11 @@ Fd reach(const ServerRoom& room) {
 
 }  // namespace
 
-void enter_network_of(pid_t pid) {
+bool enter_network_of(pid_t pid) {
   const std::string theirs = network_of(std::to_string(pid));
-  if (theirs.empty() || theirs == network_of("self")) return;
-  if (enter(pid, "net", CLONE_NEWNET)) return;
-  if (enter(pid, "user", CLONE_NEWUSER) && enter(pid, "net", CLONE_NEWNET)) return;
+  if (theirs.empty() || theirs == network_of("self")) return false;
+  if (enter(pid, "net", CLONE_NEWNET)) return true;
+  if (enter(pid, "user", CLONE_NEWUSER) && enter(pid, "net", CLONE_NEWNET)) return true;
   throw TargetError(
       fmt::format("{} lives in another network namespace, which you may not enter: run this as "
                   "root (sudo)",
@@ -217,7 +222,7 @@ void enter_network_of(pid_t pid) {
 RunningServer::RunningServer(std::optional<pid_t> pid, std::optional<std::uint16_t> port) {
   if (pid) {
     if (!is_alive(*pid)) throw TargetError(fmt::format("there is no process {}", *pid));
-    enter_network_of(*pid);
+    is_elsewhere_ = enter_network_of(*pid);
     diag_ = SocketDiag();  // of that network
   }
   Listeners listeners;
@@ -288,6 +293,11 @@ Endpoint RunningServer::address() const {
   return best.value();
 }
 
+std::string RunningServer::sysctl_command(int backlog) const {
+  return fmt::format("{}sysctl -w net.core.somaxconn={}",
+                     is_elsewhere_ ? fmt::format("nsenter -t {} -n ", pid_) : "", backlog);
+}
+
 bool RunningServer::is_there() {
   std::vector<ListeningSocket> now;
   diag_.listeners(now, std::span(&port_, 1));
@@ -330,6 +340,13 @@ std::string RunningServer::put_back(std::span<const int> ours) const noexcept {
         continue;
       }
       listen_on(room, room.backlog);
+      if (const int limit = limit_of(room); limit != room.backlog) {
+        problem = fmt::format(
+            "the backlog of {} is {} and was {}: net.core.somaxconn has been lowered meanwhile. {} && "
+            "anteroom retune --pid {} --port {} --backlog {}",
+            room.address.to_string(), limit, room.backlog, sysctl_command(room.backlog), pid_, port_,
+            room.backlog);
+      }
     } catch (const ServerGone&) {
       // Nothing is left to be put back.
     } catch (const std::exception& error) {

@@ -189,7 +189,8 @@ void count_clients(std::span<const ClientRecord> records, bool was_stopped, Tria
       in_system_ns += static_cast<double>(std::max(record.ended_ns, record.called_ns) - record.called_ns);
   }
   result.launch_span = nanoseconds(std::max<std::int64_t>(last_call - first_call, 0));
-  const double served_s = static_cast<double>(last_byte - records.front().intended_ns) * 1e-9;
+  const std::int64_t until = std::max(last_byte, is_closed ? last_byte : records.back().intended_ns);
+  const double served_s = static_cast<double>(until - records.front().intended_ns) * 1e-9;
   if (served_s > 0) result.connections_per_second = result.fates.served() / served_s;
   result.rate_times_latency = in_system_ns;  // to be divided by the time that was sampled
   result.cycles = count_cycles(records, scenario);
@@ -320,7 +321,9 @@ std::string backlog_problem(const TrialResult& result) {
   const auto wanted = static_cast<std::uint32_t>(result.scenario.backlog);
   const bool is_unlimited = result.scenario.backlog == kUnlimitedBacklog;
   if (is_unlimited ? result.door_drops() == 0 : result.backlog_in_force == wanted) return {};
-  return fmt::format("net.core.somaxconn clipped the backlog to {}: sysctl -w net.core.somaxconn=65535",
+  if (!is_unlimited && result.scenario.server == ServerKind::kRunning && wanted < result.backlog_in_force)
+    return fmt::format("somebody else set the backlog to {} meanwhile", result.backlog_in_force);
+  return fmt::format("net.core.somaxconn clipped the backlog to {}: raise it (sysctl net.core.somaxconn)",
                      result.backlog_in_force);
 }
 
@@ -410,6 +413,9 @@ TrialResult run_trial(const Scenario& scenario, const std::atomic<bool>& interru
 std::string clients_limit_problem(int clients) {
   const std::size_t most = swarm_clients_max();
   if (most > 0 && swarms_for(static_cast<std::size_t>(clients)) <= kSwarmsMax) return {};
+  if (most == 0)
+    return "a process may have so few descriptors here that none is left for a client: raise the hard limit "
+           "(ulimit -Hn)";
   return fmt::format(
       "{} clients need more descriptors than {} processes of {} have: raise the hard limit (ulimit -Hn), or "
       "take fewer",

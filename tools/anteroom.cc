@@ -181,6 +181,8 @@ int tell(const std::exception& error, int status) {
 int main(int argc, char** argv) {
   try {
     return run(argc, argv);
+  } catch (const Interrupted&) {
+    return kInterrupted;
   } catch (const bench::ServerGone& error) {
     return tell(error, kCouldNotRun);
   } catch (const bench::TargetError& error) {

@@ -79,14 +79,23 @@ void print(const Retune& retune, const RunningServer& server, const std::vector<
                room->backlog, retune.dry_run ? std::min(retune.wanted, server.backlog_max()) : now,
                retune.dry_run ? ", if this were no dry run" : "");
   }
-  std::fflush(stdout);
+}
+
+/// To whom it was asked to be told. Returns why that was not possible; empty if it was.
+std::string tell(const Retune& retune, const RunningServer& server, const std::vector<RoomNow>& rooms) {
+  if (!retune.json.empty()) {
+    std::string problem = write_output(retune.json, document(retune, server, rooms).dump(1) + '\n');
+    if (!problem.empty() || retune.json == "-") return problem;
+  }
+  print(retune, server, rooms);
+  return std::fflush(stdout) == 0 && std::ferror(stdout) == 0 ? "" : "cannot write to the standard output";
 }
 
 /// Beyond somaxconn listen(2) clips without a word.
 void look_at_limit(const Retune& retune, const RunningServer& server) {
   const int most = server.backlog_max();
   if (retune.wanted <= most) return;
-  const std::string cure = fmt::format("sysctl -w net.core.somaxconn={}", retune.wanted);
+  const std::string cure = server.sysctl_command(retune.wanted);
   if (!retune.allow_clamp)
     throw TargetError(
         fmt::format("net.core.somaxconn is {} and would clip a backlog of {} to that; nothing was "
@@ -97,12 +106,15 @@ void look_at_limit(const Retune& retune, const RunningServer& server) {
 }
 
 /// Returns when somebody wants it to end, or the server has.
-ExitStatus wait_for_the_end(RunningServer& server, bench::BacklogKeeper& keeper,
+ExitStatus wait_for_the_end(const Retune& retune, RunningServer& server, bench::BacklogKeeper& keeper,
                             const std::atomic<bool>& interrupted) {
   while (!interrupted.load()) {
     if (!server.is_there()) {
-      fmt::print(stderr, "anteroom: {} (pid {}) has closed its listener on port {}, or has ended\n",
-                 server.name(), server.pid(), server.port());
+      fmt::print(
+          stderr,
+          "anteroom: {} (pid {}) has closed its listener on port {}, or has ended; when it listens again, it "
+          "has what its configuration says\n",
+          server.name(), server.pid(), server.port());
       if (const std::string problem = keeper.put_back(); !problem.empty())
         fmt::print(stderr, "anteroom: {}\n", problem);
       return kCouldNotRun;
@@ -113,7 +125,7 @@ ExitStatus wait_for_the_end(RunningServer& server, bench::BacklogKeeper& keeper,
     fmt::print(stderr, "anteroom: {}\n", problem);
     return kCouldNotRun;
   }
-  fmt::print("put back to {}\n", server.backlog());
+  if (retune.json != "-") fmt::print("put back to {}\n", server.backlog());
   return kDone;
 }
 
@@ -139,19 +151,15 @@ int run(const Retune& retune, const Invocation& invocation) {
     change(server, retune.wanted);
   }
   const std::vector<RoomNow> rooms = look(server);
-  if (retune.json != "-") print(retune, server, rooms);
-  if (!retune.json.empty()) {
-    const std::string problem = write_output(retune.json, document(retune, server, rooms).dump(1) + '\n');
-    if (!problem.empty()) {
-      (void)server.put_back();  // nobody would know what it had
-      fmt::print(stderr, "anteroom: {}; what it had was put back\n", problem);
-      return kCouldNotRun;
-    }
+  if (const std::string problem = tell(retune, server, rooms); !problem.empty()) {
+    if (!retune.dry_run) (void)server.put_back();  // nobody would know what it had
+    fmt::print(stderr, "anteroom: {}; nothing was changed\n", problem);
+    return kCouldNotRun;
   }
   if (!keeper) return kDone;
   if (retune.json != "-") fmt::print("until Ctrl-C\n");
   std::fflush(stdout);
-  return wait_for_the_end(server, *keeper, invocation.interrupted);
+  return wait_for_the_end(retune, server, *keeper, invocation.interrupted);
 }
 
 }  // namespace

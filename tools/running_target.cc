@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cstdio>
 #include <fstream>
+#include <span>
 #include <sstream>
 #include <string>
 #include <utility>
@@ -31,10 +32,9 @@ std::uint64_t descriptors_of(pid_t pid) {
 void refuse_beyond_somaxconn(const ExperimentCommand& command, const RunningServer& server) {
   const int most = server.backlog_max();
   if (command.refine || command.backlogs.back() <= most) return;
-  throw UsageError(
-      fmt::format("net.core.somaxconn is {} and would clip a backlog of {} to that. First: sysctl -w "
-                  "net.core.somaxconn={}",
-                  most, command.backlogs.back(), command.backlogs.back()));
+  throw UsageError(fmt::format("net.core.somaxconn is {} and would clip a backlog of {} to that. First: {}",
+                               most, command.backlogs.back(),
+                               server.sysctl_command(command.backlogs.back())));
 }
 
 RunningServer find(const ExperimentCommand& command) {
@@ -44,28 +44,53 @@ RunningServer find(const ExperimentCommand& command) {
   return server;
 }
 
-bench::Target target_of(const RunningServer& server, const ExperimentCommand& command) {
+/// Guests that nobody has accepted yet, in all its rooms.
+std::uint32_t waiting_at(const RunningServer& server) {
+  std::vector<bench::ListeningSocket> listeners;
+  const std::uint16_t port = server.port();
+  bench::SocketDiag().listeners(listeners, std::span(&port, 1));
+  std::uint32_t waiting = 0;
+  for (const bench::ServerRoom& room : server.rooms()) {
+    const auto found = std::ranges::find(listeners, room.cookie, &bench::ListeningSocket::cookie);
+    if (found != listeners.end()) waiting += found->depth;
+  }
+  return waiting;
+}
+
+/// Talks to it once. Returns why that is no service; empty if it is.
+std::string try_once(const RunningServer& server, const bench::Target& target,
+                     std::chrono::nanoseconds patience, const std::optional<Endpoint>& source,
+                     const std::atomic<bool>& interrupted) {
+  const Probe seen = probe(target.address, target.dialogue, patience, source, &interrupted);
+  if (seen.was_interrupted) throw Interrupted();
+  std::string problem = problem_of(seen, target.address, target.dialogue, patience);
+  if (problem.empty() || !seen.heard.empty() || seen.has_ended) return problem;
+  if (const std::uint32_t waiting = waiting_at(server))
+    return fmt::format("{} (pid {}) accepts nobody: {} wait in its queue of {}. No backlog mends that",
+                       server.name(), server.pid(), waiting, server.backlog());
+  return problem;
+}
+
+bench::Target target_of(const RunningServer& server, const ExperimentCommand& command,
+                        const std::atomic<bool>& interrupted) {
   bench::Target target{.address = server.address(),
                        .dialogue = command.running->dialogue,
                        .listeners = server.cookies(),
                        .processes = server.processes()};
   const auto patience = command.load.patience;
-  const auto problem = [&](const std::optional<Endpoint>& source) {
-    return problem_of(probe(target.address, target.dialogue, patience, source), target.address,
-                      target.dialogue, patience);
-  };
-  const std::string why = problem(std::nullopt);
+  const std::string why = try_once(server, target, patience, std::nullopt, interrupted);
   if (!why.empty()) throw bench::TargetError(why);
   // Some only listen to 127.0.0.1 itself.
   if (target.address.family() == AF_INET && target.address.is_loopback())
-    target.has_one_source = !problem(Endpoint("127.0.1.1", 0)).empty();
+    target.has_one_source =
+        !try_once(server, target, patience, Endpoint("127.0.1.1", 0), interrupted).empty();
   return target;
 }
 
 }  // namespace
 
-RunningTarget::RunningTarget(ExperimentCommand& command)
-    : server_(find(command)), target_(target_of(server_, command)), keeper_(server_) {
+RunningTarget::RunningTarget(ExperimentCommand& command, const std::atomic<bool>& interrupted)
+    : server_(find(command)), target_(target_of(server_, command, interrupted)), keeper_(server_) {
   RunningCommand& running = *command.running;
   running.pid = server_.pid();
   running.port = server_.port();

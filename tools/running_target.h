@@ -4,6 +4,7 @@
 #include <anteroom/bench/running_server.h>
 #include <anteroom/bench/target.h>
 
+#include <atomic>
 #include <string>
 
 #include "tune.h"
@@ -16,7 +17,7 @@ class RunningTarget {
  public:
   /// Finds it, fills in what `command` has to know of it, and takes its own backlog among those to be tried.
   /// Throws bench::TargetError or UsageError, with nothing changed.
-  explicit RunningTarget(ExperimentCommand& command);
+  RunningTarget(ExperimentCommand& command, const std::atomic<bool>& interrupted);
 
   /// Has an experiment call this server, and change its backlog before each trial.
   void attach(bench::ExperimentOptions& options);

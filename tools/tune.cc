@@ -69,7 +69,8 @@ void print_limits(const ExperimentCommand& command, const Advice& advice) {
                  with_commas(limit.needed), limit.command);
     }
   }
-  if (advice.places_max && *advice.places_max < 1e6) {
+  const double listen_max = command.running ? command.running->backlog_max : 1e6;
+  if (advice.places_max && *advice.places_max < listen_max) {
     fmt::print("  do not set it above {}: who waits deeper than that is served only after a patience of {}\n",
                with_commas(static_cast<std::uint64_t>(*advice.places_max)),
                bench::print_duration(command.load.patience));
@@ -140,7 +141,7 @@ bool depth_is_narrow(const std::vector<TrialResult>& trials, double share) {
 int tune(const ExperimentCommand& wanted, const std::atomic<bool>& interrupted) {
   ExperimentCommand command = wanted;
   std::optional<RunningTarget> target;
-  if (command.running) target.emplace(command);
+  if (command.running) target.emplace(command, interrupted);
   const bool prints = !command.quiet && !command.writes_to_stdout();
   if (prints) print_heading("tune", command);
   Run run{.command = command, .started = std::chrono::system_clock::now()};

@@ -1,5 +1,6 @@
 #pragma once
 #include <atomic>
+#include <exception>
 #include <functional>
 #include <stdexcept>
 #include <string>
@@ -21,6 +22,9 @@ class UsageError : public std::runtime_error {
  public:
   using std::runtime_error::runtime_error;
 };
+
+/// Ctrl-C, before there was anything to tell: the tool ends with kInterrupted.
+class Interrupted : public std::exception {};
 
 /// One command of the tool. Its options and what was typed live in it.
 struct Verb {

@@ -13,7 +13,29 @@ struct RoomSample {
   std::chrono::nanoseconds at{0};  ///< since the watch began
   std::uint32_t depth = 0;
   std::uint32_t limit = 0;
-  std::uint32_t drops = 0;  ///< as the kernel has it: it wraps
+  /// Handshakes thrown away here since the watch began. Not what the kernel counts at the socket (sk_drops),
+  /// which has more in it.
+  std::uint64_t drops = 0;
+  std::uint32_t sk_drops = 0;  ///< as the kernel has it: it wraps
+};
+
+/// The most drops in any one second. A SYN that found no place is sent again after a second and no sooner
+/// (tcp(7)), so each of these is of another client. Since Linux 6.5 it is sent again each second at first
+/// (tcp_syn_linear_timeouts), and these are all who wait outside; before, it may be fewer than those.
+class DropsInASecond {
+ public:
+  /// So many between these two times. If that is more than a second, a part of them.
+  void take(std::chrono::nanoseconds from, std::chrono::nanoseconds to, std::uint64_t dropped);
+  double most() const noexcept { return most_; }
+
+ private:
+  struct Dropped {
+    std::chrono::nanoseconds from;
+    std::uint64_t count;
+  };
+  std::vector<Dropped> recent_;
+  std::uint64_t sum_ = 0;
+  double most_ = 0;
 };
 
 /// A time in which somebody waited, and nobody was seen to be accepted: in no sample were there fewer than in
@@ -22,9 +44,10 @@ struct RoomStall {
   double at_s = 0;      ///< since the watch began
   double length_s = 0;  ///< from the middle of the gap in which it began to that of the gap in which it ended
   double error_s = 0;   ///< half of these two gaps together: so much longer or shorter it may have been
-  double came = 0;      ///< by how many the queue grew in it, and the drops: each drop is one SYN
+  double came = 0;      ///< by how many the queue grew in it, and those who were turned away
   std::uint32_t depth = 0;  ///< at its end
-  std::uint64_t drops = 0;
+  std::uint64_t drops = 0;  ///< SYNs: who is turned away sends another one each second
+  double turned_away = 0;   ///< the most drops in any one second of it, each of another client
   std::uint64_t samples = 0;
   /// Connections that came about in the whole namespace, in those windows of RoomLog::take_window() that lie
   /// within it. If all came to this listener and are more than it has grown by, somebody was accepted after
@@ -53,7 +76,7 @@ class RoomHistory {
   std::vector<float> slots_;
 };
 
-/// What is known of one listener from a series of samples. Drops are the kernel's own count and miss nothing;
+/// What is known of one listener from a series of samples. Drops are the kernel's own counts and miss nothing;
 /// all else may miss what happens between two samples.
 class RoomLog {
  public:
@@ -61,7 +84,8 @@ class RoomLog {
   explicit RoomLog(const RoomSample& first, bool made_since = false);
 
   void take(const RoomSample& sample);
-  /// From `from` to the last sample so many connections came about in the whole namespace (PassiveOpens).
+  /// From `from` until now so many connections came about in the whole namespace (PassiveOpens). They are
+  /// those of a stall only if the next sample is still in it.
   void take_window(std::chrono::nanoseconds from, std::uint64_t opened);
 
   std::uint64_t samples() const noexcept { return samples_; }
@@ -71,9 +95,12 @@ class RoomLog {
   /// How many it holds: the kernel admits one more than the backlog.
   double places() const noexcept { return last_.limit + 1.0; }
   std::uint32_t peak() const noexcept { return peak_; }
-  std::uint64_t drops() const noexcept { return drops_; }  ///< since the watch began, exact
+  std::uint64_t drops() const noexcept { return drops_; }  ///< handshakes thrown away since the watch began
+  /// Whatever else the kernel counts with them too: bare ACKs under TCP_DEFER_ACCEPT, resets of half-open
+  /// connections, and the last ACK of a handshake that found no place, a second time. Since the watch began.
+  std::uint64_t sk_drops() const noexcept { return sk_drops_; }
   /// Since the socket was made; it wraps at 2^32 before the watch and no more after.
-  std::uint64_t drops_total() const noexcept { return drops_before_ + drops_; }
+  std::uint64_t sk_drops_total() const noexcept { return sk_drops_before_ + sk_drops_; }
   std::chrono::nanoseconds last_active() const noexcept {
     return last_active_;
   }  ///< somebody waited, or a drop
@@ -88,10 +115,10 @@ class RoomLog {
   /// The longest that more than half of its places were taken although somebody was accepted all along: from
   /// the first accept of such a time that was seen to its end.
   double overloaded_s() const noexcept;
-  /// At least so many came: what the queue grew by from sample to sample, and the drops.
-  double came_at_least() const noexcept { return grown_ + static_cast<double>(drops_); }
+  /// At least so many came: what the queue grew by from sample to sample, and the most drops in a second.
+  double came_at_least() const noexcept { return grown_ + in_a_second_.most(); }
   /// The most who would have been in the queue at once, had there been room: the depth at the end of a stall
-  /// and the drops in it; or a full room, and the drops between two samples.
+  /// and who was turned away in it; or a full room, and the drops between two samples.
   double deepest_wanted() const noexcept;
 
   /// The longest first; at most kStallsMax of them, and the one that goes on.
@@ -113,8 +140,10 @@ class RoomLog {
   RoomSample last_;
   std::uint64_t samples_ = 1;
   std::uint32_t peak_ = 0;
-  std::uint64_t drops_before_ = 0;
   std::uint64_t drops_ = 0;
+  std::uint64_t sk_drops_before_ = 0;
+  std::uint64_t sk_drops_ = 0;
+  DropsInASecond in_a_second_;
   double grown_ = 0;
   double full_s_ = 0;
   double deepest_wanted_ = 0;
@@ -131,6 +160,8 @@ class RoomLog {
     std::uint64_t base_drops = 0;
     std::uint64_t samples = 0;
     std::uint64_t opened = 0;
+    std::uint64_t opened_since = 0;  // the last sample
+    DropsInASecond in_a_second;
   } stall_;
   std::vector<RoomStall> stalls_;
   std::uint64_t stalls_seen_ = 0;
@@ -170,7 +201,7 @@ class ArrivalLog {
 
 /// From what the arrival rate of one listener is known.
 enum class RateSource : std::uint8_t {
-  kNamespace,  ///< the kernel's counters of the namespace, in which nobody else was seen to have guests
+  kNamespace,  ///< the kernel's counters of the namespace, in which nobody else listens
   kStalls,     ///< what came in its own stalls
   kGrowth,     ///< what the queue was seen to grow by: a lower bound
 };
@@ -178,9 +209,10 @@ std::string_view name(RateSource source) noexcept;  // "namespace", "stalls", "g
 
 /// What was not seen at the listener itself.
 struct RoomContext {
-  /// No other listener in the namespace was seen to have guests.
-  bool is_only_one = false;
-  int sockets = 1;  ///< that share its address (SO_REUSEPORT), and so what comes
+  /// Nothing else in the namespace listens, nor did since the watch began, but on its address. That others
+  /// were not seen to have guests says nothing: who accepts at once never is.
+  bool is_alone = false;
+  int sockets = 1;  ///< that share its address now (SO_REUSEPORT), and so what comes
   const ArrivalLog& arrivals;
 };
 
@@ -199,22 +231,27 @@ struct RoomAdvice {
   double rate = 0;  ///< clients a second, while they came
   RateSource rate_source = RateSource::kGrowth;
   bool rate_is_lower_bound = false;
+  /// Then: all that came in the namespace while this was watched, to whomever; 0 if that is not known.
+  double rate_at_most = 0;
   std::optional<RoomStall> longest;  ///< without an accept
   /// The length the law is asked about, in seconds. With the rate of the namespace, what came in a stall says
   /// how long it was, between the bounds that the samples set; else it is that of the longest one.
   double stall_s = 0;
+  double stall_error_s = 0;  ///< of that stall: so much longer or shorter it may have been
   double burst = 0;         ///< came in a stall beyond rate x stall, and beyond what chance explains
   double needed = 0;        ///< places, by the law; 0 if it says nothing
-  double error_places = 0;  ///< of `needed`: rate x the error of the stall's length, at least
-  /// SYNs are sent again after a second, and there were drops for longer: they count some clients more than
-  /// once, and so does what was needed.
+  double error_places = 0;  ///< of `needed`, at least: rate x stall_error_s
+  /// Of the drops: SYNs are sent again after a second, and there were drops for longer, so they count some
+  /// clients more than once. What came, and is needed, does not.
   bool is_at_most = false;
 };
 std::string_view name(RoomAdvice::Verdict verdict) noexcept;  // "never needed", "enough", ...
 
 /// The law checked in the laboratory: while nobody accepts, the queue grows by rate x stall. So it needs
 /// rate x stall + z sqrt(rate x stall x dispersion) places (stall_places_quantile, z = 3.09), and those who
-/// came in a burst. Never less than the deepest queue seen, drops in it included, and kHeadroomMin beyond.
+/// came in a burst. Never less than the deepest queue seen, who was turned away included, and kHeadroomMin
+/// beyond. Of k sockets that share an address each gets a k-th of what comes, at random: a stream of which
+/// each is kept with the chance p has the dispersion 1 + p (D - 1) (Cox and Isham, Point Processes, 1980).
 RoomAdvice advise(const RoomLog& log, const RoomContext& context);
 
 }  // namespace anteroom::bench

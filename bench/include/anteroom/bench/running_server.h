@@ -37,8 +37,9 @@ struct ServerRoom {
 };
 
 /// Moves the calling process (which must have one thread) to where `pid` has its network. Who owns a
-/// container without being root has the right only inside its user namespace (setns(2)). Throws TargetError.
-void enter_network_of(pid_t pid);
+/// container /// without being root has the right only inside its user namespace (setns(2)). False if it is
+/// there already. Throws TargetError.
+bool enter_network_of(pid_t pid);
 
 /// The listening sockets by which a server that runs takes in guests on one port: all of the process, of its
 /// children, and of whoever shares a SO_REUSEPORT group with them; IPv4 and IPv6. Their backlog can be
@@ -67,6 +68,8 @@ class RunningServer {
 
   /// net.core.somaxconn where the server is, at which listen(2) clips.
   int backlog_max() const noexcept { return backlog_max_; }
+  /// What raises it to `backlog`, as root, from where this process was when it began.
+  std::string sysctl_command(int backlog) const;
 
   /// Whether each room is still there.
   bool is_there();
@@ -92,6 +95,7 @@ class RunningServer {
   std::string name_;
   std::vector<ServerRoom> rooms_;
   int backlog_max_ = 0;
+  bool is_elsewhere_ = false;  // in a network namespace that we had to move to
   SocketDiag diag_;
 };
 

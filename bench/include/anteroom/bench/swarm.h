@@ -29,7 +29,8 @@ struct SwarmPlan {
   std::size_t step = 1;
   bool is_burst = false;  ///< call without looking up: those who are greeted meanwhile are read afterwards
   /// 0 is an open loop. Else so many flows, each of which plays the next record as soon as its last one was
-  /// served, from the start to the end; `intended_ns` is set then.
+  /// served, from the start to the end; `intended_ns` is set then. Of those that were served, 500 at most
+  /// live on until they are closed in order: to make room for the next, the longest served is reset.
   std::size_t flows = 0;
   Dialogue dialogue;  ///< the default is served by the first byte that it hears
   std::chrono::steady_clock::time_point start;

@@ -72,8 +72,8 @@ struct TrialResult {
 
   Latencies first_byte;  ///< from the intended start
   Latencies connect;     ///< from the intended start until it was writable
-  /// Served, from the first intended start to the last first byte; to the end of the trial if somebody was
-  /// not served.
+  /// Served, from the first intended start to the last first byte, or to the last intended start if that is
+  /// later.
   double connections_per_second = 0;
 
   /// Little's law, L = λW, from two measurements that do not know of each other: the clients that had called
