@@ -24,14 +24,19 @@
 namespace anteroom::bench {
 namespace {
 
-/// Keeps nothing of ours open but the standard error and `kept`.
-void let_go_of_descriptors(int kept) noexcept {
+// Behind the standard error.
+constexpr int kFirst = STDERR_FILENO + 1;
+constexpr int kSecond = kFirst + 1;
+
+/// Keeps nothing of ours open but the standard error and these two, as kFirst and kSecond.
+void let_go_of_descriptors(int first, int second) noexcept {
   const int nothing = ::open("/dev/null", O_RDWR);
   ::dup2(nothing, STDIN_FILENO);
   ::dup2(nothing, STDOUT_FILENO);
-  constexpr int kFirst = STDERR_FILENO + 1;
-  if (kept != kFirst) ::dup2(kept, kFirst);
-  ::syscall(SYS_close_range, kFirst + 1, ~0U, 0);
+  const int kept = ::fcntl(second, F_DUPFD, kSecond + 1);  // out of the way of the first
+  ::dup2(first, kFirst);
+  ::dup2(kept, kSecond);
+  ::syscall(SYS_close_range, kSecond + 1, ~0U, 0);
 }
 
 /// Another name in ps(1), so that pkill(1) of the tool does not end the one that cleans up after it. What
@@ -56,9 +61,8 @@ void rename_process(const char* name) noexcept {
   std::memcpy(text, name, std::min(std::strlen(name), size - 1));
 }
 
-/// Returns when `parent` has ended.
-void wait_for_the_end_of(pid_t parent) noexcept {
-  const Fd process(static_cast<int>(::syscall(SYS_pidfd_open, parent, 0)));
+/// Returns when `parent`, whose pidfd that is, has ended.
+void wait_for_the_end_of(pid_t parent, const Fd& process) noexcept {
   pollfd ended{.fd = process.get(), .events = POLLIN, .revents = 0};
   // If it had ended before it was opened, somebody else has become our parent, and its number somebody
   // else's.
@@ -79,18 +83,32 @@ BacklogKeeper::BacklogKeeper(const RunningServer& server) : server_(server), loc
       ::mmap(nullptr, sizeof(Ours), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
   if (shared == MAP_FAILED) throw setup_error(last_error(), "mmap", "for a guardian");
   ours_ = new (shared) Ours;
+  std::array<int, 2> ready{};
+  if (::pipe2(ready.data(), O_CLOEXEC) != 0) throw setup_error(last_error(), "pipe", "to a guardian");
+  const Fd hears(ready[0]);
+  Fd tells(ready[1]);
   const pid_t parent = ::getpid();
   guardian_ = ::fork();
   if (guardian_ < 0) throw setup_error(last_error(), "fork", "a guardian");
-  if (guardian_ == 0) guard(parent);
+  if (guardian_ == 0) guard(parent, tells);
+  tells.reset();
+  // Nothing is changed before it is out of reach of what may end us.
+  char nothing = 0;
+  ssize_t heard = 0;
+  while ((heard = ::read(hears.get(), &nothing, 1)) < 0 && errno == EINTR) {
+  }
+  if (heard != 1)
+    throw TargetError("the guardian that was to put back the backlog has ended; nothing was changed");
 }
 
-void BacklogKeeper::guard(pid_t parent) const noexcept {
+void BacklogKeeper::guard(pid_t parent, const Fd& tells) const noexcept {
   ::setsid();
   rename_process("backlog-guard");
   for (const int signal : {SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGPIPE}) ::signal(signal, SIG_IGN);
-  let_go_of_descriptors(lock_.get());
-  wait_for_the_end_of(parent);
+  const Fd process(static_cast<int>(::syscall(SYS_pidfd_open, parent, 0)));
+  (void)!::write(tells.get(), "", 1);
+  let_go_of_descriptors(lock_.get(), process.get());
+  wait_for_the_end_of(parent, Fd(kSecond));
   const std::string problem = put_back_ours();
   if (!problem.empty()) fmt::print(stderr, "anteroom: {}\n", problem);
   ::_exit(0);

@@ -1,4 +1,5 @@
 // anteroom retune, run as users run it, on nginx and redis as the distribution has them.
+#include <fcntl.h>
 #include <gmock/gmock.h>
 #include <grp.h>
 #include <gtest/gtest.h>
@@ -7,6 +8,8 @@
 
 #include <algorithm>
 #include <chrono>
+#include <fstream>
+#include <iterator>
 #include <nlohmann/json.hpp>
 #include <string>
 #include <vector>
@@ -314,6 +317,76 @@ TEST_F(Retune, PutsItBackWhenItsWholeSessionIsKilled) {
   ASSERT_EQ(::kill(-program.pid(), SIGKILL), 0);
   EXPECT_EQ(program.wait(5s), 128 + SIGKILL);
   EXPECT_TRUE(test::eventually([&] { return redis.backlogs() == Backlogs{511, 511}; }, 2s));
+}
+
+TEST_F(Retune, IsRefusedWhileAnotherOneHasYetToPutBack) {
+  const Redis redis;
+  ASSERT_READY(redis);
+  Program program(until_exit(redis));
+  ASSERT_THAT(program.read_line(), HasSubstr("511 -> 64")) << program.errors;
+  expect_refused(run({"--pid", redis.pid_text(), "--backlog", "1024"}), HasSubstr("another anteroom"));
+  expect_refused(run({"--pid", redis.pid_text(), "--backlog", "1024", "--until-exit"}),
+                 HasSubstr("another anteroom"));
+  EXPECT_EQ(redis.backlogs(), (Backlogs{64, 64}));
+  program.signal(SIGTERM);
+  EXPECT_EQ(program.wait(5s), 0) << program.errors;
+  EXPECT_EQ(redis.backlogs(), (Backlogs{511, 511}));
+}
+
+TEST_F(Retune, SaysWhatItCouldNotPutBack) {
+  const Redis redis;
+  ASSERT_READY(redis);
+  Program program(until_exit(redis));
+  ASSERT_THAT(program.read_line(), HasSubstr("511 -> 64")) << program.errors;
+  if (!test::set_network_sysctl("/proc/sys/net/core/somaxconn", "128"))
+    GTEST_SKIP() << "needs a network of its own";
+  program.signal(SIGTERM);
+  EXPECT_EQ(program.wait(5s), 1);
+  ASSERT_TRUE(test::set_network_sysctl("/proc/sys/net/core/somaxconn", "4096"));
+  EXPECT_THAT(program.errors, AllOf(HasSubstr("is 128 and was 511"), HasSubstr("somaxconn=511")));
+  EXPECT_THAT(program.output, testing::Not(HasSubstr("put back")));
+}
+
+TEST_F(Retune, LeavesWhatAReloadHasSetMeanwhile) {
+  const Nginx nginx;
+  ASSERT_READY(nginx);
+  Program program(until_exit(nginx));
+  ASSERT_THAT(program.read_line(), HasSubstr("511 -> 64")) << program.errors;
+  nginx.reload({.backlog = 2048});
+  EXPECT_EQ(nginx.backlogs(), Backlogs{2048});
+  program.signal(SIGTERM);
+  EXPECT_EQ(program.wait(5s), 1);
+  EXPECT_THAT(program.errors, HasSubstr("2048 by somebody else"));
+  EXPECT_EQ(nginx.backlogs(), Backlogs{2048});
+}
+
+TEST_F(Retune, ChangesNothingThatItCannotTell) {
+  const Redis redis;
+  ASSERT_READY(redis);
+  const Outcome outcome = run({"--pid", redis.pid_text(), "--backlog", "64"},
+                              [] { ::dup2(::open("/dev/full", O_WRONLY), STDOUT_FILENO); });
+  EXPECT_EQ(outcome.status, 1);
+  EXPECT_THAT(outcome.errors, HasSubstr("nothing was changed"));
+  EXPECT_EQ(redis.backlogs(), (Backlogs{511, 511}));
+}
+
+TEST_F(Retune, HasAGuardianThatGoesByAnotherName) {
+  const Redis redis;
+  ASSERT_READY(redis);
+  Program program(until_exit(redis));
+  ASSERT_THAT(program.read_line(), HasSubstr("511 -> 64")) << program.errors;
+  std::ifstream children("/proc/" + std::to_string(program.pid()) + "/task/" + std::to_string(program.pid()) +
+                         "/children");
+  pid_t guardian = 0;
+  ASSERT_TRUE(children >> guardian);
+  for (const char* const file : {"/comm", "/cmdline"}) {
+    const auto named = [&] {
+      std::ifstream text("/proc/" + std::to_string(guardian) + file);
+      const std::string name{std::istreambuf_iterator<char>(text), {}};
+      return name.starts_with("backlog-guard") && name.find("anteroom") == std::string::npos;
+    };
+    EXPECT_TRUE(test::eventually(named)) << file;
+  }
 }
 
 TEST_F(Retune, EndsWithItsServerAndLeavesThePortFree) {

@@ -36,7 +36,7 @@ class BacklogKeeper {
     std::atomic<int> before{-1};
     std::atomic<int> now{-1};
   };
-  [[noreturn]] void guard(pid_t parent) const noexcept;
+  [[noreturn]] void guard(pid_t parent, const Fd& tells) const noexcept;
   std::string put_back_ours() const noexcept;
 
   const RunningServer& server_;
