@@ -217,7 +217,7 @@ Verb add_tune(CLI::App& tool) {
   app->add_option("--server", typed->load.server,
                   "Who serves: reactor, accept-one, reactors, blocking, threads, pool")
       ->capture_default_str()
-      ->group("The load");
+      ->group(kEmbeddedGroup);
   app->add_option("--target-loss", typed->target_loss, "Share of clients that may be turned away")
       ->capture_default_str()
       ->group("The experiment");

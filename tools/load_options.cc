@@ -342,7 +342,7 @@ void add_patience_option(CLI::App& app, TypedLoad& typed, const std::string& oth
 
 void add_load_options(CLI::App& app, TypedLoad& typed) {
   const auto add = [&](const char* option, std::string& into, const char* help) {
-    return app.add_option(option, into, help)->group(kLoadGroup);
+    return app.add_option(option, into, help)->group(kEmbeddedGroup);
   };
   add_calling_options(
       app, typed,
@@ -369,11 +369,12 @@ void add_load_options(CLI::App& app, TypedLoad& typed) {
   add("--loss", typed.loss, "Share of packets that the delay line loses each way, such as 0.5%; 50% at most");
   app.add_option("--sysctl", typed.sysctls,
                  "Set in the trials' own network, such as net.ipv4.tcp_syncookies=0")
-      ->group(kLoadGroup)
+      ->group(kEmbeddedGroup)
       ->take_all()
       ->allow_extra_args(false);
-  add("--profile", typed.profile,
-      "A file with the rate, dispersion and stalls of a real server (tools/JSON.md)");
+  app.add_option("--profile", typed.profile,
+                 "A file with the rate, dispersion and stalls of a real server (tools/JSON.md)")
+      ->group(kLoadGroup);
   add_patience_option(app, typed, "1500ms, the stall and two round trips");
   add("--threads", typed.threads, "Threads of the servers pool and reactors")
       ->default_str(fmt::to_string(kThreads));

@@ -53,6 +53,9 @@ void add_calling_options(CLI::App& app, TypedLoad& typed, const CallingWords& wo
 /// --patience, whose default is described by `otherwise`.
 void add_patience_option(CLI::App& app, TypedLoad& typed, const std::string& otherwise);
 
+/// The group in --help of what only our own servers take.
+constexpr const char* kEmbeddedGroup = "The embedded server and its road";
+
 /// All of those, and the others that say what the load is.
 void add_load_options(CLI::App& app, TypedLoad& typed);
 

@@ -9,7 +9,7 @@ namespace anteroom::tool {
 
 void add_server_options(CLI::App& app, TypedServer& typed) {
   const std::string group = "The server";
-  app.add_option("--pid", typed.pid_text, "Its process; of a server with workers, their parent")
+  app.add_option("--pid", typed.pid_text, "A process that runs; of a server with workers, their parent")
       ->group(group);
   app.add_option("--port", typed.port_text, "Where it listens; needed if that is more than one port")
       ->group(group);
