@@ -1,7 +1,6 @@
 #include <anteroom/bench/swarm.h>
 #include <anteroom/connector.h>
 #include <anteroom/timer.h>
-#include <netinet/tcp.h>
 #include <sys/resource.h>
 
 #include <algorithm>
@@ -9,11 +8,12 @@
 #include <deque>
 #include <limits>
 #include <optional>
-#include <string>
 #include <string_view>
-#include <unordered_map>
 #include <utility>
 #include <vector>
+
+#include "answers.h"
+#include "server_side.h"
 
 namespace anteroom::bench {
 namespace {
@@ -37,8 +37,16 @@ constexpr std::chrono::nanoseconds kCloseGrace = std::chrono::milliseconds(200);
 constexpr std::chrono::nanoseconds kLastGrace = std::chrono::milliseconds(500);
 // Until a swarm notices that it is to stop.
 constexpr std::chrono::nanoseconds kStopLook = std::chrono::milliseconds(50);
-// Of one client's answer, before it is no longer looked for what was expected.
-constexpr std::size_t kHeardBytesMax = 64 * 1024;
+// In a closed loop, of those that were served and not closed yet: a server may have no more than the usual
+// 1,024 descriptors, and who asks for 5 flows does not mean thousands.
+constexpr std::size_t kServedLivingMax = 500;
+// Until a closed loop that has found no descriptor looks again.
+constexpr std::chrono::nanoseconds kDescriptorLook = std::chrono::milliseconds(1);
+// And until it tells that it has none.
+constexpr std::chrono::nanoseconds kDescriptorPatience = std::chrono::milliseconds(100);
+// What fits into one segment, however small they are (RFC 1122, 4.2.2.6). Of several the last may be sent
+// again after two round trips (the tail loss probe, RFC 8985, 7.2), of one not before kNoRepeatBefore.
+constexpr std::size_t kOneSegmentMax = 536;
 
 Fate fate_of_failure(int error) noexcept {
   switch (error) {
@@ -73,33 +81,12 @@ std::uint8_t retransmits_within(std::int64_t ns, int linear) noexcept {
   return waits > 0 ? static_cast<std::uint8_t>(waits - 1) : std::uint8_t{0};
 }
 
-/// What the server's side knows of the clients that believe to be connected.
-class ServerSide {
- public:
-  explicit ServerSide(const std::vector<ConnectedSocket>& sockets) {
-    for (const ConnectedSocket& socket : sockets) {
-      std::vector<std::uint64_t>& clients = socket.state == TCP_SYN_RECV ? half_open_ : known_;
-      clients.push_back(peer_key(socket.remote));
-    }
-    std::ranges::sort(known_);
-    std::ranges::sort(half_open_);
-  }
-
-  Fate fate_of(std::uint64_t client) const noexcept {
-    if (std::ranges::binary_search(known_, client)) return Fate::kDeadline;
-    return std::ranges::binary_search(half_open_, client) ? Fate::kGhostHalfOpen : Fate::kGhostUnknown;
-  }
-
- private:
-  std::vector<std::uint64_t> known_;
-  std::vector<std::uint64_t> half_open_;
-};
-
 class Swarm {
  public:
   explicit Swarm(const SwarmPlan& plan)
       : plan_(plan),
         next_(plan.first),
+        longest_living_(plan.first),
         connector_(reactor_, {.open = [this](Connection& c) { opened(c); },
                               .data = [this](Connection& c, std::string_view bytes) { heard(c, bytes); },
                               .closed = [this](Connection& c, std::error_code error) { closed(c, error); }}),
@@ -107,7 +94,9 @@ class Swarm {
         close_timer_(reactor_, [this] { close_greeted(); }),
         end_timer_(reactor_, [this] { give_up(); }),
         stop_timer_(reactor_, [this] { look_whether_to_stop(); }),
-        takes_any_answer_(plan.dialogue.takes_any_answer()) {
+        answers_(plan.dialogue),
+        no_repeat_before_(plan.dialogue.request.size() > kOneSegmentMax ? 0 : kNoRepeatBefore.count()) {
+    if (is_closed_loop()) living_max_ = std::min(swarm_clients_max(), plan.flows + kServedLivingMax);
     ids_.resize(plan.records.size() / plan.step + 1);
   }
 
@@ -140,6 +129,7 @@ class Swarm {
       const std::int64_t now = now_ns();
       if (is_closed_loop()) {
         if (waiting_ >= plan_.flows) return;
+        if (living_ >= living_max_) return reset_longest_served();  // and calls when that has ended
         record.intended_ns = now;
       }
       if (record.intended_ns > now || (calls >= kCallsPerTurn && !plan_.is_burst))
@@ -150,19 +140,44 @@ class Swarm {
                                                                      .no_delay = false,
                                                                      .context = &record});
       ids_[next_ / plan_.step] = result.id;
-      if (plan_.called != nullptr) plan_.called->fetch_add(1, std::memory_order_relaxed);
+      if (result.error && is_closed_loop()) return call_failed(record, fate_of_failure(result.error.value()));
+      count_call();
       if (result.error) {
         decide(record, fate_of_failure(result.error.value()), now);
-        if (is_closed_loop()) {  // it would fail for ever
-          next_ = plan_.records.size();
-          break;
-        }
       } else {
         ++living_;
         ++waiting_;
+        last_call_ns_ = now;
       }
     }
     stop_if_done();
+  }
+
+  /// Of a flow. A descriptor will be free again, and it waits for one. Anything else would fail for ever.
+  void call_failed(ClientRecord& record, Fate fate) {
+    const std::int64_t now = record.called_ns;
+    const bool may_come = fate == Fate::kNoDescriptor;
+    if (may_come && now - last_call_ns_ < kDescriptorPatience.count()) {
+      record.called_ns = -1;
+      reset_longest_served();
+      return call_timer_.arm(kDescriptorLook);
+    }
+    count_call();
+    decide(record, fate, now);
+    last_call_ns_ = now;
+    next_ = may_come ? next_ + plan_.step : plan_.records.size();
+    if (may_come) return call_timer_.arm(kDescriptorLook);
+    stop_if_done();
+  }
+
+  /// Makes room for the next client of a closed loop: who was served waits for nothing any more.
+  void reset_longest_served() {
+    while (longest_living_ < next_) {
+      const std::size_t client = std::exchange(longest_living_, longest_living_ + plan_.step);
+      auto* const connection = reactor_.find<Connection>(ids_[client / plan_.step]);
+      if (connection != nullptr && plan_.records[client].fate != Fate::kNotStarted)
+        return connection->abort();
+    }
   }
 
   void opened(Connection& connection) {
@@ -178,10 +193,10 @@ class Swarm {
   void heard(Connection& connection, std::string_view bytes) {
     ClientRecord& record = record_of(connection);
     if (record.fate != Fate::kNotStarted) return;
-    const Dialogue::Verdict verdict = takes_any_answer_ ? Dialogue::Verdict::kServed : judge(record, bytes);
-    if (verdict == Dialogue::Verdict::kGoOn) return;
+    const Dialogue::Verdict verdict = answers_.hear(record, bytes);
     const std::int64_t now = now_ns();
-    note_request_retransmits(connection, record, now);
+    note_request_retransmits(connection, record, now);  // when it is closed, nobody can say any more
+    if (verdict == Dialogue::Verdict::kGoOn) return;
     if (verdict == Dialogue::Verdict::kServed) {
       record.first_byte_ns = now;
       decide(record, record.retransmits == 0 ? Fate::kServedAtOnce : Fate::kServedAfterRetransmit, now);
@@ -192,19 +207,6 @@ class Swarm {
     end_soon(connection);
     if (is_closed_loop()) return call();
     if (waiting_ == 0) stop_if_done();
-  }
-
-  /// Of all that this client has heard so far. Most answers come in one piece, and nothing is kept of them.
-  Dialogue::Verdict judge(const ClientRecord& record, std::string_view bytes) {
-    const auto earlier = heard_.find(&record);
-    if (earlier != heard_.end()) bytes = earlier->second.append(bytes);
-    const Dialogue::Verdict verdict = plan_.dialogue.judge(bytes);
-    if (verdict != Dialogue::Verdict::kGoOn || bytes.size() > kHeardBytesMax) {
-      if (earlier != heard_.end()) heard_.erase(earlier);
-      return verdict == Dialogue::Verdict::kServed ? verdict : Dialogue::Verdict::kAnsweredOtherwise;
-    }
-    if (earlier == heard_.end()) heard_.emplace(&record, bytes);
-    return verdict;
   }
 
   /// By us, now; or, if the server is to close, after a grace, which is up to twice as long as it has to be,
@@ -226,8 +228,7 @@ class Swarm {
   void closed(Connection& connection, std::error_code error) {
     ClientRecord& record = record_of(connection);
     if (record.fate == Fate::kNotStarted) {
-      const bool has_heard = heard_.erase(&record) > 0;
-      const Fate fate = has_heard ? Fate::kAnsweredOtherwise : fate_of_failure(error.value());
+      const Fate fate = answers_.forget(record) ? Fate::kAnsweredOtherwise : fate_of_failure(error.value());
       if (fate == Fate::kTimedOut && !connection.was_open()) {
         record.in_syn_sent = true;  // until the kernel gave up
         record.retransmits = retransmits_within(now_ns() - record.called_ns, plan_.syn_linear_timeouts);
@@ -278,7 +279,7 @@ class Swarm {
       const std::optional<TcpInfo> info = connection->tcp_info();
       const bool was_closed = info && !info->established;
       Fate fate = Fate::kDeadline;
-      if (heard_.erase(&record) > 0) {
+      if (answers_.forget(record)) {
         fate = Fate::kAnsweredOtherwise;
       } else if (server && !was_closed) {
         fate = server->fate_of(peer_key(connection->local()));
@@ -304,11 +305,15 @@ class Swarm {
   }
 
   void note_request_retransmits(const Connection& connection, ClientRecord& record, std::int64_t now) const {
-    if (plan_.dialogue.request.empty() || now - record.writable_ns < kNoRepeatBefore.count()) return;
+    if (plan_.dialogue.request.empty() || now - record.writable_ns < no_repeat_before_) return;
     const std::optional<TcpInfo> info = connection.tcp_info();
     const std::uint32_t count = info ? info->total_retransmits : 0;
     const std::uint32_t of_request = count - std::min<std::uint32_t>(count, record.retransmits);
     record.request_retransmits = static_cast<std::uint8_t>(std::min<std::uint32_t>(of_request, 255));
+  }
+
+  void count_call() {
+    if (plan_.called != nullptr) plan_.called->fetch_add(1, std::memory_order_relaxed);
   }
 
   void decide(ClientRecord& record, Fate fate, std::int64_t at_ns) {
@@ -327,9 +332,11 @@ class Swarm {
 
   const SwarmPlan& plan_;
   std::size_t next_;
-  std::size_t living_ = 0;   // clients that are not closed yet
-  std::size_t waiting_ = 0;  // of them, those that have no fate yet, but for the end
-  std::unordered_map<const ClientRecord*, std::string> heard_;   // of answers that are not whole
+  std::size_t longest_living_;  // in a closed loop, who may be reset first: whoever called before has been
+  std::size_t living_ = 0;      // clients that are not closed yet
+  std::size_t waiting_ = 0;     // of them, those that have no fate yet, but for the end
+  std::size_t living_max_ = std::numeric_limits<std::size_t>::max();
+  std::int64_t last_call_ns_ = 0;                                // that found a descriptor, or told of none
   std::deque<std::pair<Clock::time_point, ChannelId>> greeted_;  // whom the server is to close, until when
   std::vector<ChannelId> ids_;
   Reactor reactor_;
@@ -338,7 +345,8 @@ class Swarm {
   Timer close_timer_;
   Timer end_timer_;
   Timer stop_timer_;
-  bool takes_any_answer_;
+  Answers answers_;
+  std::int64_t no_repeat_before_;  // of a request
   bool is_last_grace_ = false;
 };
 

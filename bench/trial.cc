@@ -329,7 +329,8 @@ std::string backlog_problem(const TrialResult& result) {
 
 void find_problems(const TrialBoard& board, std::span<const ClientRecord> records, TrialResult& result) {
   const auto problem = [&](std::string text) { result.problems.push_back(std::move(text)); };
-  if (board.server_died) problem("the server ended in the middle of the trial");
+  result.server_died = board.server_died;
+  if (board.server_died) return problem("the server ended in the middle of the trial");
   if (board.swarm_hung) problem("the swarm did not end in time");
   for (const Account& account : result.books) {
     if (account.balances()) continue;

@@ -3,7 +3,9 @@
 #include <anteroom/bench/socket_diag.h>
 #include <anteroom/bench/swarm.h>
 #include <gtest/gtest.h>
+#include <linux/filter.h>
 #include <netinet/tcp.h>
+#include <poll.h>
 
 #include <algorithm>
 #include <atomic>
@@ -212,6 +214,58 @@ TEST(Swarm, CallsAgainInAClosedLoopAsSoonAsItIsServed) {
   std::ranges::sort(served);
   for (std::size_t i = kFlows; i < records.size(); ++i)
     EXPECT_GE(records[i].called_ns, served[i - kFlows]);  // so many had been served before
+}
+
+/// Whom `listener` takes in has every segment dropped that has data in it: with a request of kManyBytes, and
+/// headers of 60 bytes at most.
+constexpr std::size_t kManyBytes = 100;
+bool drop_requests(const Listener& listener) {
+  constexpr std::uint32_t kHeaderMax = 60;
+  sock_filter code[] = {BPF_STMT(BPF_LD | BPF_W | BPF_LEN, 0),
+                        BPF_JUMP(BPF_JMP | BPF_JGT | BPF_K, kHeaderMax, 0, 1), BPF_STMT(BPF_RET | BPF_K, 0),
+                        BPF_STMT(BPF_RET | BPF_K, 0xffff)};
+  const sock_fprog program{.len = 4, .filter = code};
+  return ::setsockopt(listener.fd(), SOL_SOCKET, SO_ATTACH_FILTER, &program, sizeof(program)) == 0;
+}
+
+TEST(Swarm, CountsTheSegmentsOfItsRequestSentAgainServedOrNot) {
+  Listener listener(test::kLoopback, {.blocking = true});
+  ASSERT_TRUE(drop_requests(listener));
+  // One is answered without having been heard, one gets a piece of an answer and its end, and one waits until
+  // the end: each after the first 0.2 s, when what nobody acknowledged is sent again.
+  std::vector<Fd> guests;
+  std::thread server([&] {
+    for (int i = 0; i < 3; ++i) guests.emplace_back(::accept4(listener.fd(), nullptr, nullptr, SOCK_CLOEXEC));
+    (void)::poll(nullptr, 0, 500);
+    (void)::send(guests[0].get(), "hi", 2, MSG_NOSIGNAL);
+    (void)::send(guests[1].get(), "h", 1, MSG_NOSIGNAL);
+    (void)::shutdown(guests[1].get(), SHUT_WR);
+  });
+  const Dialogue talk{.request = std::string(kManyBytes, 'x'), .expect = "hi", .server_closes = false};
+  const auto records = play({.server = listener.endpoint(), .dialogue = talk, .end = 1500ms}, 3);
+  server.join();
+  const Fates fates = fates_of(records);
+  EXPECT_EQ(fates[Fate::kServedAtOnce], 1U);
+  EXPECT_EQ(fates[Fate::kAnsweredOtherwise], 1U);
+  EXPECT_EQ(fates[Fate::kDeadline], 1U);
+  for (const ClientRecord& record : records) {
+    EXPECT_GE(record.request_retransmits, 1U) << name(record.fate);
+    EXPECT_EQ(record.retransmits, 0U) << name(record.fate);
+  }
+}
+
+TEST(Swarm, ResetsTheLongestServedOfAClosedLoopRatherThanHoldThousands) {
+  std::atomic<int> guests{0};
+  std::atomic<int> most{0};
+  const Server server({.open =
+                           [&](Connection& guest) {
+                             most = std::max(most.load(), ++guests);
+                             guest.send("220 mail.example ESMTP\r\n");
+                           },
+                       .closed = [&](Connection&, std::error_code) { --guests; }});
+  const auto records = play({.server = server.endpoint(), .flows = 5}, 5000);
+  EXPECT_EQ(fates_of(records)[Fate::kServedAtOnce], 5000U);
+  EXPECT_LE(most.load(), 700);  // 505, and whose end it has not heard of yet
 }
 
 TEST(Swarm, EndsWhenItIsToldToStop) {

@@ -208,6 +208,52 @@ TEST_F(SwarmTool, PlaysAClosedLoop) {
   EXPECT_LE(row.at("fates").at("deadline").get<int>(), 5);
 }
 
+TEST_F(SwarmTool, GoesOnInAClosedLoopWithAServerThatNeverClosesAndFewDescriptors) {
+  const Server server({.open = [](Connection& guest) { guest.send("220 mail.example ESMTP\r\n"); }});
+  Program program({kAnteroom, "swarm", server.at("127.0.0.1"), "--greeting", "-c", "5", "--for", "600ms",
+                   "--json", path("run.json")},
+                  [] {
+                    const rlimit few{.rlim_cur = 300, .rlim_max = 300};
+                    ::setrlimit(RLIMIT_NOFILE, &few);
+                  });
+  EXPECT_NE(program.wait(60s), kNotToBeTrusted) << program.output;
+  const Json trial = read("run.json").at("trials").at(0);
+  EXPECT_EQ(trial.at("fates").at("no_descriptor"), 0);
+  EXPECT_GT(trial.at("fates").at("served_at_once").get<int>(), 1000);
+}
+
+TEST_F(SwarmTool, SaysFirstThatWhatFollowsIsNotToBeTrusted) {
+  constexpr const char* kPorts = "/proc/sys/net/ipv4/ip_local_port_range";
+  const Server server({.open = [](Connection& guest) { guest.send("220 mail.example ESMTP\r\n"); }},
+                      {"::1", 0});
+  if (!test::set_network_sysctl(kPorts, "20000 20010")) GTEST_SKIP() << "no network of our own";
+  const Outcome outcome = run({"swarm", server.at("[::1]"), "--greeting", "--burst", "50"});
+  // The ports of the first run are not free again yet.
+  ASSERT_TRUE(test::set_network_sysctl(kPorts, "21000 21010"));
+  const Outcome quiet = run({"swarm", server.at("[::1]"), "--greeting", "--burst", "50", "--quiet"});
+  ASSERT_TRUE(test::set_network_sysctl(kPorts, "32768 60999"));
+  EXPECT_EQ(outcome.status, kNotToBeTrusted);
+  const std::size_t warning = outcome.output.find("not to be trusted: the generator ran out of local ports");
+  EXPECT_LT(warning, outcome.output.find("served at once")) << outcome.output;
+  EXPECT_NE(outcome.output.find(" served, not to be trusted"), std::string::npos) << outcome.output;
+  EXPECT_EQ(quiet.status, kNotToBeTrusted);
+  EXPECT_TRUE(quiet.output.starts_with("not to be trusted: ")) << quiet.output;
+}
+
+TEST_F(SwarmTool, EndsOnCtrlCWhileItWaitsForTheFirstAnswer) {
+  std::atomic<bool> was_asked{false};
+  const Server server({.data = [&](Connection&, std::string_view) { was_asked = true; }});
+  std::vector<std::string> words = ping(server.at("127.0.0.1"), {"--patience", "50s"});
+  words.insert(words.begin(), kAnteroom);
+  Program program(std::move(words));
+  const auto limit = Program::Clock::now() + test::kPatience;
+  while (!was_asked.load() && Program::Clock::now() < limit) std::this_thread::yield();
+  program.signal(SIGINT);
+  EXPECT_EQ(program.wait(20s), 130);
+  EXPECT_EQ(program.output, "");
+  EXPECT_EQ(program.errors, "");
+}
+
 TEST_F(SwarmTool, RefusesAServerThatAnswersOtherwise) {
   const Server server(answering("-ERR \x1b[2J unknown\r\nmore"));
   const Outcome outcome = run(ping(server.at("127.0.0.1"), {"--patience", "300ms"}));
@@ -232,7 +278,7 @@ TEST_F(SwarmTool, KnowsNothingOfTheServersSideBeyondLoopback) {
   const Server server(answering("+PONG\r\n"));
   const Outcome outcome =
       run_until_trusted(ping(server.at("0.0.0.0"), {"--i-own-this-server", "0.0.0.0", "--clients", "50",
-                                                    "--json", path("run.json")}));
+                                                    "--json", path("run.json"), "--csv", path("run.csv")}));
   ASSERT_EQ(outcome.status, 0) << outcome.output << outcome.errors;
   EXPECT_NE(outcome.output.find("queue       not seen from here"), std::string::npos) << outcome.output;
   const Json json = read("run.json");
@@ -240,6 +286,13 @@ TEST_F(SwarmTool, KnowsNothingOfTheServersSideBeyondLoopback) {
   EXPECT_TRUE(json.at("target").at("pid").is_null());
   for (const char* field : {"deepest_queue", "listen_drops", "ghosts", "server_cpu_s_per_connection"})
     EXPECT_TRUE(json.at("rows").at(0).at(field).is_null()) << field;
+  std::ifstream csv(path("run.csv"));
+  std::string line;
+  std::getline(csv, line);
+  std::getline(csv, line);
+  EXPECT_TRUE(line.starts_with("running,open,,")) << line;  // no backlog, and not an unlimited one
+  const Outcome broken = run({"report", path("run.json"), "--fail-if", "p50>1ns"});
+  EXPECT_EQ(broken.errors.find("backlog"), std::string::npos) << broken.errors;
   // A rule about what is not known was there to make sure.
   EXPECT_EQ(run({"report", path("run.json"), "--fail-if", "depth>5000"}).status, 4);
 }

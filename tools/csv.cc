@@ -5,11 +5,14 @@
 
 #include <nlohmann/json.hpp>
 #include <optional>
+#include <string_view>
 #include <utility>
 #include <vector>
 
 namespace anteroom::tool {
 namespace {
+
+constexpr std::string_view kSwarmSchema = "anteroom.swarm/";
 
 std::string quoted(const std::string& text) {
   if (text.find_first_of(",\"\r\n") == text.npos) return text;
@@ -59,15 +62,20 @@ std::string recommended(const RunDocument& run, const Row& row) {
   return run.recommended == row.name.backlog ? "yes" : "no";
 }
 
-Line line_of(const RunDocument& run, const Row& row) {
+/// Nothing if it is not known, as that of a server beyond loopback that only a swarm calls.
+std::string backlog(const Row& row, bool may_be_unknown) {
+  if (row.name.backlog != bench::kUnlimitedBacklog) return fmt::to_string(row.name.backlog);
+  return may_be_unknown ? "" : "unlimited";
+}
+
+Line line_of(const RunDocument& run, const Row& row, bool is_swarm) {
   const Measured* const measured = row.measured ? &*row.measured : nullptr;
   const Measured values = row.measured.value_or(Measured{});
   const auto if_measured = [&](double value) { return measured ? std::optional(value) : std::nullopt; };
   Line line;
   line.text("server", row.name.server);
   line.text("loop", row.name.loop);
-  line.text("backlog",
-            row.name.backlog == bench::kUnlimitedBacklog ? "unlimited" : fmt::to_string(row.name.backlog));
+  line.text("backlog", backlog(row, is_swarm));
   line.text("recommended", recommended(run, row));
   line.number("runs", row.runs);
   line.number("void_runs", row.void_runs);
@@ -100,8 +108,9 @@ Line line_of(const RunDocument& run, const Row& row) {
 
 std::string csv(const Json& run) {
   const RunDocument document = understand(run);
-  std::string text = line_of(document, {}).header();
-  for (const Row& row : document.rows) text += line_of(document, row).values();
+  const bool is_swarm = run.value("schema", "").starts_with(kSwarmSchema);
+  std::string text = line_of(document, {}, is_swarm).header();
+  for (const Row& row : document.rows) text += line_of(document, row, is_swarm).values();
   return text;
 }
 

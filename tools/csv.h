@@ -14,7 +14,8 @@ namespace anteroom::tool {
 ///
 /// | columns | meaning |
 /// |---|---|
-/// | `server`, `loop`, `backlog` | as in a row of the document; `unlimited` is a backlog |
+/// | `server`, `loop`, `backlog` | as in a row of the document; `unlimited` is a backlog; empty if it is not
+/// known (a swarm beyond loopback) |
 /// | `recommended` | `yes` in the row of the recommended backlog, else `no`; empty in a compare |
 /// | `runs`, `void_runs`, `clients` | runs that count, runs that do not, clients of all that count |
 /// | `connections_per_second` | estimate |

@@ -15,6 +15,7 @@ using bench::Dialogue;
 
 constexpr std::size_t kProbeBytesMax = 64 * 1024;
 constexpr std::size_t kShownMax = 100;  // bytes of an answer in a message
+constexpr std::chrono::milliseconds kInterruptLook{50};
 
 /// The first line of it, as much as is shown.
 std::string first_line(std::string_view heard) {
@@ -39,7 +40,7 @@ std::string_view cure_of_silence(const Dialogue& dialogue) {
 }  // namespace
 
 Probe probe(const Endpoint& server, const Dialogue& dialogue, std::chrono::nanoseconds patience,
-            const std::optional<Endpoint>& source) {
+            const std::optional<Endpoint>& source, const std::atomic<bool>* interrupted) {
   Probe seen;
   Reactor reactor;
   const auto open = [&](Connection& connection) {
@@ -60,6 +61,12 @@ Probe probe(const Endpoint& server, const Dialogue& dialogue, std::chrono::nanos
   Connector connector(reactor, {.open = open, .data = data, .closed = closed});
   Timer limit(reactor, [&] { reactor.stop(); });
   limit.arm(patience);
+  const auto look = [&] {
+    seen.was_interrupted = interrupted->load();
+    if (seen.was_interrupted) reactor.stop();
+  };
+  Timer interrupt_timer(reactor, look);
+  if (interrupted != nullptr) interrupt_timer.arm_every(kInterruptLook);
   const ConnectResult result =
       connector.connect(server, {.deadline = std::chrono::nanoseconds(0), .source = source});
   if (result.error) {
@@ -72,7 +79,7 @@ Probe probe(const Endpoint& server, const Dialogue& dialogue, std::chrono::nanos
 
 std::string problem_of(const Probe& probe, const Endpoint& server, const Dialogue& dialogue,
                        std::chrono::nanoseconds patience) {
-  if (probe.is_served) return {};
+  if (probe.is_served || probe.was_interrupted) return {};
   const std::string address = server.to_string();
   if (!probe.was_open) {
     if (probe.error == std::errc::connection_refused)

@@ -2,6 +2,7 @@
 #include <anteroom/bench/dialogue.h>
 #include <anteroom/endpoint.h>
 
+#include <atomic>
 #include <chrono>
 #include <optional>
 #include <string>
@@ -11,18 +12,21 @@ namespace anteroom::tool {
 
 /// What one conversation with a server came to.
 struct Probe {
-  bool was_open = false;   ///< connected, as far as one can tell
-  bool is_served = false;  ///< the answer was what was expected
-  bool has_ended = false;  ///< by the server, or it never began
-  std::error_code error;   ///< with which it ended
-  std::string heard;       ///< 64 KiB of it at most
+  bool was_open = false;         ///< connected, as far as one can tell
+  bool is_served = false;        ///< the answer was what was expected
+  bool has_ended = false;        ///< by the server, or it never began
+  bool was_interrupted = false;  ///< by the user, before anything else was known
+  std::error_code error;         ///< with which it ended
+  std::string heard;             ///< 64 KiB of it at most
 };
 
-/// Talks to the server once, before thousands do, for so long at most; from `source` if there is one.
+/// Talks to the server once, before thousands do, for so long at most; from `source` if there is one, and
+/// until `interrupted`, if there is that, at which it looks every 50 ms.
 Probe probe(const Endpoint& server, const bench::Dialogue& dialogue, std::chrono::nanoseconds patience,
-            const std::optional<Endpoint>& source = std::nullopt);
+            const std::optional<Endpoint>& source = std::nullopt,
+            const std::atomic<bool>* interrupted = nullptr);
 
-/// Why that was no service, and what to try, in one line; empty if it was.
+/// Why that was no service, and what to try, in one line; empty if it was, or was interrupted.
 std::string problem_of(const Probe& probe, const Endpoint& server, const bench::Dialogue& dialogue,
                        std::chrono::nanoseconds patience);
 

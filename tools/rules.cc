@@ -9,6 +9,7 @@
 #include <chrono>
 #include <cmath>
 #include <limits>
+#include <nlohmann/json.hpp>
 #include <utility>
 
 #include "table.h"
@@ -273,7 +274,7 @@ std::string print_at(int backlog) {
 /// One document, and which rows a rule looks at in it.
 class Checker {
  public:
-  explicit Checker(const RunDocument& run) : run_(run) {
+  Checker(const RunDocument& run, bool is_swarm) : run_(run), is_swarm_(is_swarm) {
     for (const Row& row : run.rows) {
       several_servers_ |= row.name.server != run.rows.front().name.server;
       several_loops_ |= row.name.loop != run.rows.front().name.loop;
@@ -349,7 +350,10 @@ class Checker {
   }
 
   Place place(const Row& row) const {
-    Place place{.where = fmt::format(" at {}", print_at(row.name.backlog))};
+    Place place;
+    // A swarm tries no backlogs, and knows none beyond loopback.
+    if (!is_swarm_ || row.name.backlog != bench::kUnlimitedBacklog)
+      place.where = fmt::format(" at {}", print_at(row.name.backlog));
     if (several_servers_) place.whose = fmt::format(" of {}", row.name.server);
     if (several_loops_)
       place.whose += fmt::format("{} {} loop", several_servers_ ? "," : " of the", row.name.loop);
@@ -357,6 +361,7 @@ class Checker {
   }
 
   const RunDocument& run_;
+  const bool is_swarm_;
   bool several_servers_ = false;
   bool several_loops_ = false;
 };
@@ -415,7 +420,7 @@ std::variant<Rule, std::string> parse_rule(std::string_view text) {
 
 std::vector<std::string> broken_rules(const Json& run, const std::vector<Rule>& rules) {
   const RunDocument document = understand(run);
-  const Checker checker(document);
+  const Checker checker(document, run.value("schema", "").starts_with("anteroom.swarm/"));
   std::vector<std::string> sentences;
   for (const Rule& rule : rules) {
     for (std::string& sentence : checker.broken(rule)) sentences.push_back(std::move(sentence));

@@ -36,7 +36,7 @@ constexpr std::chrono::hours kSwarmLengthMax{1};
 // Time for a SYN to be sent again after 1 s, and once more.
 constexpr std::chrono::seconds kSwarmPatience{3};
 constexpr std::chrono::seconds kSwarmPatienceMax{60};
-// Between bursts with no rate named there has to be somebody.
+// Between bursts with no rate named there has to be somebody (schedule()).
 constexpr const char* kTrickle = "1";
 // Of a closed loop: more than one processor has ever connected (some 30,000).
 constexpr double kFlowCallsPerSecondMax = 50'000;
@@ -229,8 +229,8 @@ void add_words(CLI::App& app, TypedSwarm& typed) {
       app, typed.load,
       {.clients = "How many clients call (default: as many as come in the time of --for)",
        .burst =
-           "So many call at once, and nobody else (500 by default); 500@1s is 500 about every second, on "
-           "top of --rate, or of one a second",
+           "So many call at once, and nobody else (500 by default); 500@1s is 500 about every second, and "
+           "in between those of --rate: without it one a second, by whom a dead server is noticed",
        .rate = "Clients a second (default: 500)",
        .arrival = "How they come: poisson for at random (default), steady, on-off, ramp"});
   app.add_flag("--ramp", typed.is_ramp, "Ever more of them, up to --rate: the same as --arrival ramp")

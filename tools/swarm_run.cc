@@ -13,6 +13,7 @@
 #include <chrono>
 #include <cstdio>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <set>
 #include <span>
 #include <string_view>
@@ -102,12 +103,14 @@ Target look_at(const Endpoint& address, RunningCommand& running) {
   return target;
 }
 
-/// The first address on which somebody answers. Throws UsageError, which is about the last one.
-Endpoint find_address(const SwarmCommand& command) {
+/// The first address on which somebody answers; nothing if it was interrupted. Throws UsageError, which is
+/// about the last one.
+std::optional<Endpoint> find_address(const SwarmCommand& command, const std::atomic<bool>& interrupted) {
   std::string problem;
   for (const Endpoint& address : command.addresses) {
     const auto patience = command.run.load.patience;
-    const Probe seen = probe(address, command.dialogue, patience);
+    const Probe seen = probe(address, command.dialogue, patience, std::nullopt, &interrupted);
+    if (seen.was_interrupted) return std::nullopt;
     problem = problem_of(seen, address, command.dialogue, patience);
     if (problem.empty()) return address;
     if (seen.was_open) break;  // somebody listens, and it is he who is wrong
@@ -116,9 +119,10 @@ Endpoint find_address(const SwarmCommand& command) {
 }
 
 /// Some servers only take who calls from 127.0.0.1 itself.
-bool has_one_source(const Target& target, std::chrono::nanoseconds patience) {
+bool has_one_source(const Target& target, std::chrono::nanoseconds patience,
+                    const std::atomic<bool>& interrupted) {
   if (target.address.family() != AF_INET || !target.address.is_loopback()) return false;
-  return !probe(target.address, target.dialogue, patience, Endpoint("127.0.1.1", 0)).is_served;
+  return !probe(target.address, target.dialogue, patience, Endpoint("127.0.1.1", 0), &interrupted).is_served;
 }
 
 // ---- Words ----
@@ -168,12 +172,30 @@ std::string percentiles(bench::Latencies latencies, bool is_closed, const Termin
   return text;
 }
 
+void print_fate(const TrialResult& trial, std::uint32_t count, std::string_view meaning) {
+  if (count == 0) return;
+  fmt::print("  {:>9}  {:>7}  {}\n", with_commas(count),
+             share(static_cast<double>(count) / std::max(trial.clients, 1U)), meaning);
+}
+
+/// At the end of their patience, which is one fate: but a server may have let them in, or not.
+void print_who_still_waited(const TrialResult& trial) {
+  const std::uint32_t all = trial.fates[Fate::kDeadline];
+  const std::uint32_t outside =
+      std::min(all, static_cast<std::uint32_t>(std::max<std::int64_t>(trial.entries.in_syn_sent, 0)));
+  print_fate(trial, all - outside, "connected, and not answered by the end of their patience");
+  print_fate(trial, outside, "not even connected by the end of their patience: their SYNs found no place");
+}
+
 void print_fates(const TrialResult& trial) {
   for (const auto& [fate, meaning] : kMeanings) {
     const std::uint32_t count = trial.fates[fate];
     if (count == 0) continue;
-    fmt::print("  {:>9}  {:>7}  {}\n", with_commas(count),
-               share(static_cast<double>(count) / std::max(trial.clients, 1U)), meaning);
+    if (fate == Fate::kDeadline) {
+      print_who_still_waited(trial);
+      continue;
+    }
+    print_fate(trial, count, meaning);
     if (fate != Fate::kServedAfterRetransmit) continue;
     for (std::size_t i = 0; i < trial.served_after.size(); ++i) {
       if (trial.served_after[i] > 0)
@@ -210,11 +232,19 @@ void print_generator(const TrialResult& trial, std::chrono::nanoseconds took, co
                               terminal));
 }
 
-void print_result(const Run& run, const Terminal& terminal) {
+/// Why nobody should build on what follows, before it is read; the notes tell all.
+void print_doubts(const TrialResult& trial, std::size_t columns) {
+  if (trial.is_void()) fmt::print("{}\n", wrapped("not to be trusted: " + trial.problems.front(), columns));
+}
+
+void print_result(const Run& run, const Terminal& terminal, std::size_t columns) {
   const TrialResult& trial = run.trials.front();
   const bool is_closed = trial.scenario.loop == Loop::kClosed;
+  print_doubts(trial, columns);
   print_fates(trial);
-  fmt::print("\n  conn/s      {} served\n", terminal.bold(whole(trial.connections_per_second)));
+  const std::string rate = whole(trial.connections_per_second);
+  fmt::print("\n  conn/s      {}\n",
+             trial.is_void() ? rate + " served, not to be trusted" : terminal.bold(rate) + " served");
   fmt::print("  connect     {}\n", percentiles(trial.connect, is_closed, terminal));
   const bool is_any = run.command.running->dialogue.takes_any_answer();
   fmt::print("  {:<11} {}\n", is_any ? "first byte" : "answer",
@@ -229,8 +259,9 @@ void print_result(const Run& run, const Terminal& terminal) {
 
 /// One line for a script's log.
 void print_quietly(const TrialResult& trial) {
-  fmt::print("{} of {} served, {} a second, p99 {}{}\n", trial.fates.served(), trial.clients,
-             whole(trial.connections_per_second), trial.first_byte.is_lower_bound(0.99) ? "> " : "",
+  fmt::print("{}{} of {} served, {} a second, p99 {}{}\n", trial.is_void() ? "not to be trusted: " : "",
+             trial.fates.served(), trial.clients, whole(trial.connections_per_second),
+             trial.first_byte.is_lower_bound(0.99) ? "> " : "",
              short_duration(trial.first_byte.percentile(0.99), {}));
 }
 
@@ -280,8 +311,11 @@ int swarm(const SwarmCommand& typed, const std::atomic<bool>& interrupted) {
   command.running.emplace().dialogue = typed.dialogue;
   const Terminal terminal = Terminal::of(STDOUT_FILENO);
   const auto columns = static_cast<std::size_t>(std::min(terminal.columns, kWidestLine));
-  Target target = look_at(find_address(typed), *command.running);
-  target.has_one_source = has_one_source(target, command.load.patience);
+  const std::optional<Endpoint> address = find_address(typed, interrupted);
+  if (!address) return kInterrupted;
+  Target target = look_at(*address, *command.running);
+  target.has_one_source = has_one_source(target, command.load.patience, interrupted);
+  if (interrupted.load()) return kInterrupted;
   if (!target.listeners.empty()) command.load.backlog = command.running->backlog;
 
   const bool prints = !command.quiet && !command.writes_to_stdout();
@@ -297,9 +331,12 @@ int swarm(const SwarmCommand& typed, const std::atomic<bool>& interrupted) {
   TrialResult& trial = run.trials.front();
   if (trial.complete) {
     if (interrupted.load()) take_as_it_is(run);
-    if (prints) print_result(run, terminal);
+    if (prints) print_result(run, terminal, columns);
     if (command.quiet && !command.writes_to_stdout()) print_quietly(trial);
   }
+  if (trial.server_died)
+    run.why_ended =
+        fmt::format("the server on {} ended, or closed its listener, in the middle", address->to_string());
   const std::vector<std::string> told = notes(run);
   Json document = swarm_document(run);
   document["interrupted"] = run.interrupted = interrupted.load();

@@ -88,8 +88,9 @@ struct ClientRecord {
   Fate fate = Fate::kNotStarted;
   bool in_syn_sent = false;      ///< at its end
   std::uint8_t retransmits = 0;  ///< SYNs sent again: tcpi_total_retrans before anything else is sent
-  /// Segments of its request sent again: the rest of tcpi_total_retrans when its fate was known. A server
-  /// that has no room drops each of them, too.
+  /// Segments of its request sent again: the rest of tcpi_total_retrans when it last heard something, or at
+  /// the end of its patience. A server that has no room drops each of them, too. 0 for whom the server ended
+  /// without a word: its descriptor, and the kernel's count with it, is gone by then.
   std::uint8_t request_retransmits = 0;
 };
 

@@ -33,6 +33,7 @@ struct TrialResult {
   bool complete = false;  ///< false: it could not be run, or was interrupted, and `problems` says why
   /// Why nothing may be concluded from it; empty if all is well.
   std::vector<std::string> problems;
+  bool server_died = false;  ///< in the middle of it
   RoadKind road = RoadKind::kShared;
   std::string why_not_better;  ///< why the road is no pair
   /// In force on the server's side: names and values.
