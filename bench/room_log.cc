@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <utility>
 
 namespace anteroom::bench {
 namespace {
@@ -26,7 +27,7 @@ bool is_full(const RoomSample& sample) { return sample.depth > sample.limit; }
 
 /// More connections came about than stayed in the queue: so some were accepted, unseen.
 bool is_refuted(const RoomStall& stall, const RoomContext& context) {
-  return context.is_only_one && context.sockets == 1 && static_cast<double>(stall.opened) > stall.grown;
+  return context.is_alone && context.sockets == 1 && static_cast<double>(stall.opened) > stall.grown;
 }
 
 /// What came in stalls that are long enough to say it.
@@ -41,9 +42,15 @@ std::optional<double> rate_in(const std::vector<RoomStall>& stalls) {
   return came / seconds;
 }
 
+/// SYNs that are sent again are among the overflows of the namespace, and make its rate too large.
+bool is_inflated(const std::vector<RoomStall>& stalls) {
+  return std::ranges::any_of(
+      stalls, [](const RoomStall& stall) { return stall.drops > 0 && stall.length_s > kSynAgain_s; });
+}
+
 void find_rate(const RoomLog& log, const RoomContext& context, const std::vector<RoomStall>& stalls,
                RoomAdvice& advice) {
-  if (context.is_only_one && context.arrivals.came() > 0) {
+  if (context.is_alone && context.arrivals.came() > 0 && !is_inflated(stalls)) {
     advice.rate = context.arrivals.busy_per_second() / context.sockets;
     advice.rate_source = RateSource::kNamespace;
   } else if (const auto rate = rate_in(stalls)) {
@@ -54,6 +61,7 @@ void find_rate(const RoomLog& log, const RoomContext& context, const std::vector
     advice.rate = seconds > 0 ? log.came_at_least() / seconds : 0;
     advice.rate_source = RateSource::kGrowth;
     advice.rate_is_lower_bound = true;
+    advice.rate_at_most = seconds > 0 ? static_cast<double>(context.arrivals.came()) / seconds : 0;
   }
 }
 
@@ -71,20 +79,38 @@ double burst_in(const std::vector<RoomStall>& stalls, double rate, double disper
 }
 
 /// The longest that a stall was, by its samples and, if the rate is known from elsewhere, by what came in it.
-double longest_stall(const std::vector<RoomStall>& stalls, const RoomAdvice& advice) {
-  double longest_s = 0;
+void find_stall(const std::vector<RoomStall>& stalls, RoomAdvice& advice) {
   for (const RoomStall& stall : stalls) {
     double length_s = stall.length_s;
     if (advice.rate_source == RateSource::kNamespace && advice.rate > 0) {
       length_s = std::clamp(stall.came / advice.rate, std::max(stall.length_s - stall.error_s, 0.0),
                             stall.length_s + stall.error_s);
     }
-    longest_s = std::max(longest_s, length_s);
+    if (length_s < advice.stall_s) continue;
+    advice.stall_s = length_s;
+    advice.stall_error_s = stall.error_s;
   }
-  return longest_s;
+}
+
+/// Of what comes to one of the sockets. Short of the namespace's counters, more than 1 is more of a guess
+/// than the Poisson's.
+double dispersion_at(const RoomContext& context, RateSource source) {
+  if (source != RateSource::kNamespace) return 1;
+  return 1 + (std::max(context.arrivals.dispersion(), 1.0) - 1) / context.sockets;
 }
 
 }  // namespace
+
+void DropsInASecond::take(nanoseconds from, nanoseconds to, std::uint64_t dropped) {
+  if (dropped == 0) return;
+  recent_.push_back({.from = from, .count = dropped});
+  sum_ += dropped;
+  auto first = recent_.begin();
+  for (; first + 1 != recent_.end() && to - first->from > std::chrono::seconds(1); ++first)
+    sum_ -= first->count;
+  recent_.erase(recent_.begin(), first);
+  most_ = std::max(most_, static_cast<double>(sum_) / std::max(in_s(to - recent_.front().from), 1.0));
+}
 
 void RoomHistory::take(nanoseconds at, double fullness) {
   auto slot = static_cast<std::size_t>(std::max(at, nanoseconds(0)) / step_);
@@ -105,8 +131,10 @@ RoomLog::RoomLog(const RoomSample& first, bool made_since)
     : first_(first),
       last_(first),
       peak_(first.depth),
-      drops_before_(made_since ? 0 : first.drops),
-      drops_(made_since ? first.drops : 0) {
+      drops_(made_since ? first.drops : 0),
+      sk_drops_before_(made_since ? 0 : first.sk_drops),
+      sk_drops_(made_since ? first.sk_drops : 0) {
+  in_a_second_.take(first.at, first.at, drops_);
   history_.take(first.at, first.depth / (first.limit + 1.0));
   if (was_active()) last_active_ = first.at;
   deepest_wanted_ = first.depth + static_cast<double>(drops_);
@@ -117,11 +145,13 @@ RoomLog::RoomLog(const RoomSample& first, bool made_since)
   if (!made_since) return;
   stall_.base_depth = 0;
   stall_.base_drops = 0;
+  stall_.in_a_second = in_a_second_;
 }
 
 void RoomLog::take(const RoomSample& now) {
-  const std::uint32_t dropped = now.drops - last_.drops;  // whatever it wraps at
+  const std::uint64_t dropped = now.drops - last_.drops;
   drops_ += dropped;
+  sk_drops_ += static_cast<std::uint32_t>(now.sk_drops - last_.sk_drops);  // whatever it wraps at
   if (dropped > 0) {
     if (first_drop_.count() < 0) first_drop_ = now.at;
     last_drop_ = now.at;
@@ -138,11 +168,18 @@ void RoomLog::take(const RoomSample& now) {
   const double gap_s = in_s(now.at - last_.at);
   full_s_ += gap_s * (is_full(last_) + is_full(now)) / 2;
   deepest_wanted_ = std::max(deepest_wanted_, static_cast<double>(now.depth));
-  if (dropped > 0) deepest_wanted_ = std::max(deepest_wanted_, last_.limit + 1.0 + dropped);
+  DropsInASecond between;
+  between.take(last_.at, now.at, dropped);
+  if (dropped > 0) deepest_wanted_ = std::max(deepest_wanted_, last_.limit + 1.0 + between.most());
+  in_a_second_.take(last_.at, now.at, dropped);
   take_load(now);
+  if (stall_.is) stall_.in_a_second.take(last_.at, now.at, dropped);
   if (stall_.is && now.depth < last_.depth) end_stall(now);
   if (!stall_.is && now.depth > 0) begin_stall(last_, now);
-  if (stall_.is) ++stall_.samples;
+  if (stall_.is) {
+    ++stall_.samples;
+    stall_.opened += std::exchange(stall_.opened_since, 0);
+  }
   last_ = now;
 }
 
@@ -162,19 +199,24 @@ double RoomLog::overloaded_s() const noexcept {
 }
 
 void RoomLog::take_window(nanoseconds from, std::uint64_t opened) {
-  if (stall_.is && stall_.began_s <= in_s(from)) stall_.opened += opened;
+  if (stall_.is && stall_.began_s <= in_s(from)) stall_.opened_since += opened;
 }
 
 void RoomLog::begin_stall(const RoomSample& before, const RoomSample& now) {
+  // After an accept those who were left are no new ones.
+  const bool is_rest = now.depth < before.depth;
+  const std::uint64_t dropped = is_rest ? 0 : now.drops - before.drops;
   stall_ = {.is = true,
             .began_before = false,
             .began_s = middle_s(before, now),
             .gap_s = in_s(now.at - before.at),
-            // After an accept those who were left are no new ones.
-            .base_depth = now.depth < before.depth ? now.depth : before.depth,
-            .base_drops = drops_ - (now.depth < before.depth ? 0U : now.drops - before.drops),
+            .base_depth = is_rest ? now.depth : before.depth,
+            .base_drops = drops_ - dropped,
             .samples = 0,
-            .opened = 0};
+            .opened = 0,
+            .opened_since = 0,
+            .in_a_second = {}};
+  stall_.in_a_second.take(before.at, now.at, dropped);
 }
 
 RoomStall RoomLog::stall_until(const RoomSample& end, double gap_s) const {
@@ -184,9 +226,10 @@ RoomStall RoomLog::stall_until(const RoomSample& end, double gap_s) const {
   return {.at_s = stall_.began_s,
           .length_s = std::max(length_s, 0.0),
           .error_s = (stall_.gap_s + gap_s) / 2,
-          .came = grown + static_cast<double>(dropped),
+          .came = grown + stall_.in_a_second.most(),
           .depth = last_.depth,
           .drops = dropped,
+          .turned_away = stall_.in_a_second.most(),
           .samples = stall_.samples,
           .opened = stall_.opened,
           .grown = grown,
@@ -196,7 +239,7 @@ RoomStall RoomLog::stall_until(const RoomSample& end, double gap_s) const {
 
 void RoomLog::end_stall(const RoomSample& now) {
   const RoomStall stall = stall_until(now, in_s(now.at - last_.at));
-  deepest_wanted_ = std::max(deepest_wanted_, stall.depth + static_cast<double>(stall.drops));
+  deepest_wanted_ = std::max(deepest_wanted_, stall.depth + stall.turned_away);
   stalls_.push_back(stall);
   ++stalls_seen_;
   stall_ = {};
@@ -214,8 +257,7 @@ std::optional<RoomStall> RoomLog::current_stall() const {
 
 double RoomLog::deepest_wanted() const noexcept {
   if (!stall_.is) return deepest_wanted_;
-  const std::uint64_t dropped = drops_ - stall_.base_drops;
-  return std::max(deepest_wanted_, last_.depth + static_cast<double>(dropped));
+  return std::max(deepest_wanted_, last_.depth + stall_.in_a_second.most());
 }
 
 std::vector<RoomStall> RoomLog::stalls() const {
@@ -297,16 +339,14 @@ RoomAdvice advise(const RoomLog& log, const RoomContext& context) {
   if (!log.was_active()) return advice;
 
   if (!stalls.empty()) advice.longest = stalls.front();
-  // Short of the namespace's counters, more than one is more of a guess than the Poisson's.
-  const double dispersion =
-      advice.rate_source == RateSource::kNamespace ? std::max(context.arrivals.dispersion(), 1.0) : 1.0;
+  const double dispersion = dispersion_at(context, advice.rate_source);
   advice.burst = burst_in(stalls, advice.rate, dispersion);
   advice.is_at_most = log.drops_span_s() > kSynAgain_s;
   if (advice.longest) {
-    advice.stall_s = longest_stall(stalls, advice);
+    find_stall(stalls, advice);
     const StallLoad load{.rate = advice.rate, .stall_s = advice.stall_s, .dispersion = dispersion};
     advice.needed = stall_places_quantile(load, kStallQuantile) + advice.burst;
-    advice.error_places = advice.rate * advice.longest->error_s;
+    advice.error_places = advice.rate * advice.stall_error_s;
   }
   const auto current = log.current_stall();
   if (current && !accepted_unseen(*current) && current->length_s > kSynAgain_s) {

@@ -19,12 +19,15 @@ using Verdict = RoomAdvice::Verdict;
 class Series {
  public:
   explicit Series(std::uint32_t limit, std::uint32_t depth = 0, std::uint32_t drops = 0)
-      : limit_(limit), drops_(drops), log_({.at = 0s, .depth = depth, .limit = limit, .drops = drops}) {}
+      : limit_(limit),
+        drops_(drops),
+        log_({.at = 0s, .depth = depth, .limit = limit, .drops = 0, .sk_drops = drops}) {}
 
   Series& then(std::uint32_t depth, std::uint32_t drops = 0) {
     at_ += 10ms;
     drops_ += drops;
-    log_.take({.at = at_, .depth = depth, .limit = limit_, .drops = drops_});
+    all_ += drops;
+    log_.take({.at = at_, .depth = depth, .limit = limit_, .drops = all_, .sk_drops = drops_});
     return *this;
   }
   Series& idle(int samples) {
@@ -36,7 +39,8 @@ class Series {
 
  private:
   std::uint32_t limit_;
-  std::uint32_t drops_;
+  std::uint32_t drops_;  // as the kernel has them
+  std::uint64_t all_ = 0;
   std::chrono::nanoseconds at_{0};
   RoomLog log_;
 };
@@ -44,7 +48,7 @@ class Series {
 /// Of others in the namespace nothing is known but that there are some.
 RoomAdvice advise_alone(const RoomLog& log) {
   const ArrivalLog nobody;
-  return advise(log, {.is_only_one = false, .sockets = 1, .arrivals = nobody});
+  return advise(log, {.is_alone = false, .sockets = 1, .arrivals = nobody});
 }
 
 TEST(RoomLog, KnowsThePeakAndHowLongItWasFull) {
@@ -61,13 +65,14 @@ TEST(RoomLog, CountsDropsThatWrap) {
   Series series(3, 0, std::numeric_limits<std::uint32_t>::max() - 1);
   series.then(4, 5);
   EXPECT_EQ(series.log().drops(), 5U);
-  EXPECT_EQ(series.log().drops_total(), std::uint64_t{std::numeric_limits<std::uint32_t>::max()} + 4);
+  EXPECT_EQ(series.log().sk_drops(), 5U);
+  EXPECT_EQ(series.log().sk_drops_total(), std::uint64_t{std::numeric_limits<std::uint32_t>::max()} + 4);
 }
 
 TEST(RoomLog, CountsAllDropsOfASocketThatWasMadeMeanwhile) {
-  const RoomLog log({.at = 1s, .depth = 0, .limit = 3, .drops = 7}, true);
-  EXPECT_EQ(log.drops(), 7U);
-  EXPECT_EQ(log.drops_total(), 7U);
+  const RoomLog log({.at = 1s, .depth = 0, .limit = 3, .drops = 6, .sk_drops = 7}, true);
+  EXPECT_EQ(log.drops(), 6U);
+  EXPECT_EQ(log.sk_drops_total(), 7U);
 }
 
 TEST(RoomLog, TakesAStallFromTheMiddleOfAGapToTheMiddleOfAGap) {
@@ -188,8 +193,8 @@ struct Stalled {
     series.idle(100);
     for (int i = 1; i <= 20; ++i) arrivals.take(i * 100ms, static_cast<std::uint64_t>(i) * 200);
   }
-  RoomAdvice advice(bool is_only_one) {
-    return advise(series.log(), {.is_only_one = is_only_one, .arrivals = arrivals});
+  RoomAdvice advice(bool is_alone) {
+    return advise(series.log(), {.is_alone = is_alone, .arrivals = arrivals});
   }
   Series series;
   ArrivalLog arrivals;
@@ -236,7 +241,7 @@ TEST(RoomAdvice, HasRoomForABurst) {
   series.idle(100).then(500).then(502).idle(100);
   ArrivalLog arrivals;
   for (int i = 1; i <= 20; ++i) arrivals.take(i * 100ms, static_cast<std::uint64_t>(i) * 10);
-  const RoomAdvice advice = advise(series.log(), {.is_only_one = true, .arrivals = arrivals});
+  const RoomAdvice advice = advise(series.log(), {.is_alone = true, .arrivals = arrivals});
   EXPECT_NEAR(advice.burst, 502 - 100 * 0.03, 1e-6);
   EXPECT_GT(advice.needed, 500);
   EXPECT_GE(*advice.backlog, 512);
@@ -275,9 +280,75 @@ TEST(RoomAdvice, DoesNotTakeASteadyQueueForAStallIfTheCountersKnowBetter) {
     arrivals.take(series.at(), came);
     series.log().take_window(from, 25);
   }
-  EXPECT_EQ(advise(series.log(), {.is_only_one = true, .arrivals = arrivals}).verdict, Verdict::kEnough);
-  EXPECT_EQ(advise(series.log(), {.is_only_one = false, .arrivals = arrivals}).verdict,
-            Verdict::kNotAccepting);
+  EXPECT_EQ(advise(series.log(), {.is_alone = true, .arrivals = arrivals}).verdict, Verdict::kEnough);
+  EXPECT_EQ(advise(series.log(), {.is_alone = false, .arrivals = arrivals}).verdict, Verdict::kNotAccepting);
+}
+
+TEST(RoomAdvice, DoesNotRefuteAStallByWhatCameAfterIt) {
+  Series series(15);
+  series.idle(10).then(2).then(2);
+  const auto from = series.at();
+  series.then(2);
+  series.log().take_window(from, 50);  // read after the last sample, and 50 were accepted meanwhile
+  series.then(0);
+  ArrivalLog arrivals;
+  arrivals.take(1s, 52);
+  EXPECT_TRUE(advise(series.log(), {.is_alone = true, .arrivals = arrivals}).longest);
+}
+
+TEST(RoomAdvice, CarriesTheErrorOfTheStallThatItTook) {
+  RoomLog log({.at = 0s, .depth = 0, .limit = 4096});
+  // 95 to 105 ms by few samples, in which 50 came; and 100 ms by many, in which 100 came.
+  for (int i = 1; i <= 20; ++i) log.take({.at = i * 10ms, .depth = 0, .limit = 4096});
+  log.take({.at = 240ms, .depth = 25, .limit = 4096});
+  log.take({.at = 280ms, .depth = 50, .limit = 4096});
+  log.take({.at = 380ms, .depth = 0, .limit = 4096});
+  for (std::uint32_t i = 1; i <= 100; ++i) log.take({.at = 380ms + i * 1ms, .depth = i, .limit = 4096});
+  log.take({.at = 481ms, .depth = 0, .limit = 4096});
+  ArrivalLog arrivals;
+  arrivals.take(1s, 1000);
+  const RoomAdvice advice = advise(log, {.is_alone = true, .arrivals = arrivals});
+  EXPECT_GT(advice.longest->error_s, 0.05);
+  EXPECT_NEAR(advice.stall_error_s, 0.001, 1e-9);
+  EXPECT_NEAR(advice.error_places, 1, 1e-6);
+}
+
+TEST(RoomAdvice, CountsWhoTriesAgainEachSecondOnce) {
+  Series series(15);
+  // 100 at once; the 84 that find no place ask again in each of three seconds.
+  series.idle(10).then(16, 84);
+  for (int i = 1; i <= 320; ++i) series.then(16, i % 102 == 0 ? 84 : 0);
+  series.then(0).idle(10);
+  EXPECT_EQ(series.log().drops(), 4U * 84);
+  EXPECT_EQ(series.log().deepest_wanted(), 100);
+  EXPECT_EQ(series.log().came_at_least(), 100);
+  const RoomAdvice advice = advise_alone(series.log());
+  EXPECT_EQ(advice.verdict, Verdict::kTooSmall);
+  EXPECT_LT(*advice.backlog, 256);
+  EXPECT_TRUE(advice.is_at_most);
+}
+
+TEST(RoomAdvice, ThinsTheDispersionAmongSocketsOfOneAddress) {
+  Stalled stalled(4096);
+  ArrivalLog clumps;
+  for (int i = 1; i <= 20; ++i)
+    clumps.take(i * 100ms, static_cast<std::uint64_t>(i / 2) * 400 + (i % 2 == 0 ? 0 : 1));
+  const RoomAdvice advice =
+      advise(stalled.series.log(), {.is_alone = true, .sockets = 4, .arrivals = clumps});
+  const double thinned = 1 + (clumps.dispersion() - 1) / 4;
+  ASSERT_GT(thinned, 2);
+  const StallLoad load{.rate = advice.rate, .stall_s = advice.stall_s, .dispersion = thinned};
+  EXPECT_NEAR(advice.needed - advice.burst, stall_places_quantile(load, 3.09), 1e-6);
+}
+
+TEST(DropsInASecond, TakesAPartOfWhatALongerGapHas) {
+  DropsInASecond drops;
+  drops.take(0s, 10s, 500);
+  EXPECT_EQ(drops.most(), 50);
+  drops.take(10s, 10500ms, 100);
+  drops.take(10500ms, 11s, 100);
+  drops.take(11s, 11500ms, 70);
+  EXPECT_EQ(drops.most(), 200);
 }
 
 }  // namespace

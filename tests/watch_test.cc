@@ -2,6 +2,7 @@
 #include <anteroom/bench/kernel_counters.h>
 #include <anteroom/listener.h>
 #include <gtest/gtest.h>
+#include <netinet/tcp.h>
 #include <pty.h>
 #include <sys/ioctl.h>
 #include <sys/resource.h>
@@ -14,6 +15,7 @@
 #include <fstream>
 #include <memory>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <string>
 #include <thread>
 #include <vector>
@@ -22,6 +24,7 @@
 #include "support/own_network.h"
 #include "support/peer.h"
 #include "support/program.h"
+#include "watch_drops.h"
 #include "watch_pace.h"
 #include "watch_rules.h"
 
@@ -133,9 +136,9 @@ TEST_F(Watch, CountsEveryDropAsTheKernelDoes) {
   Program& program = watcher.program;
   std::vector<Fd> guests;
   for (int i = 0; i < 40; ++i) guests.push_back(knock(listener_.endpoint()));
-  // The refused ask again after a second.
+  // The refused ask again after a second, and after another one: a stall of two seconds, by then.
   const auto limit = Program::Clock::now() + kRunPatience;
-  while (bench::read_kernel_counters().since(before)[Counter::kListenDrops] < 48 &&
+  while (bench::read_kernel_counters().since(before)[Counter::kListenDrops] < 72 &&
          Program::Clock::now() < limit)
     (void)program.wait(20ms);
   program.signal(SIGINT);
@@ -151,11 +154,69 @@ TEST_F(Watch, CountsEveryDropAsTheKernelDoes) {
   EXPECT_EQ(room["bound_by"], "program");
   EXPECT_EQ(room["drops"], document["kernel"]["listen_drops"]);
   EXPECT_EQ(room["drops"], document["kernel"]["listen_overflows"]);
-  EXPECT_GE(room["drops"], 24 + 24);  // each at least twice
+  EXPECT_GE(room["drops"], 24 + 24 + 24);
+  EXPECT_EQ(room["sk_drops"], room["drops"]);
   EXPECT_LE(room["drops"], after[Counter::kListenDrops]);
   EXPECT_EQ(room["advice"]["verdict"], "not accepting");
   EXPECT_EQ(room["processes"][0]["pid"], ::getpid());
   EXPECT_FALSE(document["interrupted"]);
+}
+
+TEST_F(Watch, DoesNotTakeDeferredAcksForDrops) {
+  const int seconds = 5;
+  ASSERT_EQ(::setsockopt(listener_.fd(), IPPROTO_TCP, TCP_DEFER_ACCEPT, &seconds, sizeof(seconds)), 0);
+  Watcher watcher({"--json", "-", "--fail-if", "drops>0"});
+  // Each last ACK without data is in sk_drops.
+  const std::vector<Peer> guests = test::connect_peers(listener_.endpoint(), 10);
+  const std::string raw =
+      "anteroom_listener_sk_drops_total{address=\"127.0.0.1\",port=\"" + port_of(listener_) + "\"} 10\n";
+  ASSERT_TRUE(await_metrics(watcher.at, raw));
+  watcher.program.signal(SIGINT);
+  ASSERT_EQ(watcher.program.wait(kRunPatience), 0) << watcher.program.errors;
+  const Document room = document_of({0, watcher.program.output, watcher.program.errors})["listeners"][0];
+  EXPECT_EQ(room["sk_drops"], 10);
+  EXPECT_EQ(room["drops"], 0);
+  EXPECT_EQ(room["advice"]["verdict"], "never needed");
+}
+
+TEST_F(Watch, DoesNotTakeWhatComesToOthersForItsOwn) {
+  // Whoever accepts at once is never seen to have guests.
+  const Listener busy({"127.0.0.1", 0}, {});
+  Watcher watcher({"--port", port_of(listener_), "--interval", "5ms", "--json", "-"});
+  const std::vector<Peer> waiting = test::connect_peers(listener_.endpoint(), 3);
+  for (int i = 0; i < 20; ++i) {
+    const Peer guest(busy.endpoint());
+    const Fd taken(::accept(busy.fd(), nullptr, nullptr));
+    ASSERT_TRUE(taken);
+  }
+  ASSERT_TRUE(await_metrics(watcher.at, "anteroom_listener_waiting{address=\"127.0.0.1\",port=\"" +
+                                            port_of(listener_) + "\"} 3\n"));
+  watcher.program.signal(SIGINT);
+  ASSERT_EQ(watcher.program.wait(kRunPatience), 0) << watcher.program.errors;
+  const Document room = document_of({0, watcher.program.output, watcher.program.errors})["listeners"][0];
+  EXPECT_NE(room["rate"]["from"], "namespace");
+}
+
+TEST_F(Watch, KeepsTheDropsOfAnAddressWhenItsSocketsChange) {
+  auto leaving =
+      std::make_unique<Listener>(Endpoint("127.0.0.1", 0), ListenerOptions{.backlog = 3, .reuse_port = true});
+  const Endpoint at = leaving->endpoint();
+  Watcher watcher({"--interval", "5ms", "--json", "-"});
+  const std::string place = "{address=\"127.0.0.1\",port=\"" + port_of(*leaving) + "\"} ";
+  {
+    std::vector<Fd> guests;
+    for (int i = 0; i < 10; ++i) guests.push_back(knock(at));
+    ASSERT_TRUE(await_metrics(watcher.at, "anteroom_listener_drops_total" + place + "6\n"));
+  }
+  const Listener coming(at, {.backlog = 7, .reuse_port = true});
+  ASSERT_TRUE(await_metrics(watcher.at, "anteroom_listener_sockets" + place + "2\n"));
+  leaving.reset();
+  ASSERT_TRUE(await_metrics(watcher.at, "anteroom_listener_sockets" + place + "1\n"));
+  ASSERT_TRUE(await_metrics(watcher.at, "anteroom_listener_drops_total" + place + "6\n"));
+  watcher.program.signal(SIGINT);
+  ASSERT_EQ(watcher.program.wait(kRunPatience), 0) << watcher.program.errors;
+  const Document document = document_of({0, watcher.program.output, watcher.program.errors});
+  for (const Document& room : document["listeners"]) EXPECT_EQ(room["sockets_at_address"], 1) << room;
 }
 
 TEST_F(Watch, AgreesWithTheKernelThoughDropsGoOnWhileItBeginsAndEnds) {
@@ -211,12 +272,12 @@ TEST_F(Watch, NoticesWhoComesAndGoes) {
   auto leaving = std::make_unique<Listener>(Endpoint("127.0.0.1", 0), ListenerOptions{.backlog = 3});
   Watcher watcher({"--interval", "5ms", "--json", "-"});
   Program& program = watcher.program;
-  const std::string gone = leaving->endpoint().to_string();
+  const std::string gone = "port=\"" + port_of(*leaving) + "\"";
   ASSERT_TRUE(await_metrics(watcher.at, gone));
   leaving.reset();
   ASSERT_TRUE(await_metrics(watcher.at, gone, false));
   const Listener coming({"127.0.0.1", 0}, {.backlog = 7});
-  ASSERT_TRUE(await_metrics(watcher.at, coming.endpoint().to_string()));
+  ASSERT_TRUE(await_metrics(watcher.at, "port=\"" + port_of(coming) + "\""));
   program.signal(SIGINT);
   ASSERT_EQ(program.wait(kRunPatience), 0) << program.errors;
   const Document document = document_of({0, program.output, program.errors});
@@ -288,14 +349,19 @@ TEST_F(Watch, ServesPrometheus) {
   const std::string answer = scrape(at, "GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n");
   EXPECT_TRUE(answer.starts_with("HTTP/1.1 200 OK\r\n")) << answer;
   EXPECT_NE(answer.find("Content-Type: text/plain; version=0.0.4"), std::string::npos) << answer;
-  const std::string labels = "{address=\"" + listener_.endpoint().to_string() + "\",pid=\"" +
-                             std::to_string(::getpid()) + "\",process=\"watch_test\"} ";
+  const std::string place = "{address=\"127.0.0.1\",port=\"" + port_of(listener_) + "\"";
+  const std::string labels = place + "} ";
+  EXPECT_NE(answer.find("\nanteroom_listener_info" + place + ",pid=\"" + std::to_string(::getpid()) +
+                        "\",process=\"watch_test\"} 1\n"),
+            std::string::npos)
+      << answer;
   EXPECT_NE(answer.find("\nanteroom_listener_waiting" + labels + "5\n"), std::string::npos) << answer;
   EXPECT_NE(answer.find("\nanteroom_listener_waiting_peak" + labels + "5\n"), std::string::npos) << answer;
   EXPECT_NE(answer.find("\nanteroom_listener_backlog" + labels + "15\n"), std::string::npos) << answer;
   EXPECT_NE(answer.find("\nanteroom_listener_drops_total" + labels + "0\n"), std::string::npos) << answer;
   EXPECT_NE(answer.find("# TYPE anteroom_listen_overflows_total counter\n"), std::string::npos) << answer;
-  EXPECT_EQ(answer.find(at.to_string()), std::string::npos) << "our own listener is nobody's business";
+  EXPECT_EQ(answer.find("port=\"" + std::to_string(at.port())), std::string::npos)
+      << "our own listener is nobody's business";
   EXPECT_TRUE(scrape(at, "GET / HTTP/1.1\r\n\r\n").starts_with("HTTP/1.1 404 "));
   EXPECT_TRUE(scrape(at, "POST /metrics HTTP/1.1\r\n\r\n").starts_with("HTTP/1.1 405 "));
   EXPECT_TRUE(scrape(at, "hello\r\n\r\n").starts_with("HTTP/1.1 400 "));
@@ -310,32 +376,87 @@ TEST_F(Watch, HangsUpOnScrapersThatSayNothing) {
   EXPECT_TRUE(silent.is_over());
 }
 
-TEST_F(Watch, DrawsOnATerminalAndLeavesItAsItWas) {
-  int terminal = -1;
-  int line = -1;
-  winsize size{.ws_row = 12, .ws_col = 60, .ws_xpixel = 0, .ws_ypixel = 0};
-  ASSERT_EQ(::openpty(&terminal, &line, nullptr, nullptr, &size), 0);
-  const Fd ours(terminal);
-  Fd theirs(line);
-  Program program({kAnteroom, "watch", "--for", "900ms"}, [&] {
-    ::setenv("TERM", "xterm", 1);
-    ::dup2(line, STDOUT_FILENO);
-  });
-  std::string shown;
-  std::array<char, 65536> bytes{};
-  while (test::await_events(terminal, POLLIN)) {
-    const ssize_t count = ::read(terminal, bytes.data(), bytes.size());
-    if (count > 0) shown.append(bytes.data(), static_cast<std::size_t>(count));
-    if (shown.find("miss nothing") != std::string::npos && program.wait(10ms) == 0) break;
+/// `watch` on a terminal of its own.
+class OnTerminal {
+ public:
+  explicit OnTerminal(std::vector<std::string> words) {
+    winsize size{.ws_row = 12, .ws_col = 60, .ws_xpixel = 0, .ws_ypixel = 0};
+    int ours = -1;
+    int line = -1;
+    if (::openpty(&ours, &line, nullptr, nullptr, &size) != 0) return;
+    terminal_.reset(ours);
+    line_.reset(line);
+    words.insert(words.begin(), {kAnteroom, "watch"});
+    program_.emplace(std::move(words), [line] {
+      ::setenv("TERM", "xterm", 1);
+      // A shell may have us ignore them, and what is ignored stays so.
+      for (const int number : {SIGINT, SIGHUP, SIGQUIT, SIGTSTP}) ::signal(number, SIG_DFL);
+      ::dup2(line, STDOUT_FILENO);
+    });
   }
-  EXPECT_EQ(program.wait(kRunPatience), 0);
-  const std::size_t entered = shown.find("\x1b[?1049h");
-  const std::size_t left = shown.find("\x1b[?1049l");
+  Program& program() { return *program_; }
+  const std::string& shown() const { return shown_; }
+
+  /// Reads until it has shown this after `from`.
+  bool await(const std::string& text, std::size_t from = 0) {
+    std::array<char, 65536> bytes{};
+    const auto limit = Program::Clock::now() + kRunPatience;
+    while (shown_.find(text, from) == std::string::npos) {
+      if (Program::Clock::now() > limit) return false;  // it draws for ever
+      if (!test::await_events(terminal_.get(), POLLIN)) return false;
+      const ssize_t count = ::read(terminal_.get(), bytes.data(), bytes.size());
+      if (count <= 0) return false;
+      shown_.append(bytes.data(), static_cast<std::size_t>(count));
+    }
+    return true;
+  }
+
+ private:
+  Fd terminal_;
+  Fd line_;
+  std::optional<Program> program_;
+  std::string shown_;
+};
+
+constexpr const char* kEntered = "\x1b[?1049h";
+constexpr const char* kLeft = "\x1b[?25h\x1b[?1049l";
+
+TEST_F(Watch, DrawsOnATerminalAndLeavesItAsItWas) {
+  OnTerminal terminal({"--for", "900ms"});
+  ASSERT_TRUE(terminal.await(kLeft));
+  const std::size_t left = terminal.shown().find(kLeft);
+  ASSERT_TRUE(terminal.await("miss", left));
+  EXPECT_EQ(terminal.program().wait(kRunPatience), 0);
+  const std::size_t entered = terminal.shown().find(kEntered);
   ASSERT_NE(entered, std::string::npos);
-  ASSERT_NE(left, std::string::npos);
-  EXPECT_NE(shown.find("\x1b[?25h"), std::string::npos);
-  EXPECT_LT(shown.find(listener_.endpoint().to_string(), entered), left);
-  EXPECT_NE(shown.find(listener_.endpoint().to_string(), left), std::string::npos) << "the last table stays";
+  const std::string address = listener_.endpoint().to_string();
+  EXPECT_LT(terminal.shown().find(address, entered), left);
+  EXPECT_NE(terminal.shown().find(address, left), std::string::npos) << "the last table stays";
+}
+
+TEST_F(Watch, LeavesTheTerminalAsItWasThoughASignalEndsIt) {
+  for (const int signal : {SIGHUP, SIGQUIT}) {
+    OnTerminal terminal({"--for", "1m"});
+    ASSERT_TRUE(terminal.await(kEntered));
+    ASSERT_TRUE(terminal.await("how full: the last"));
+    terminal.program().signal(signal);
+    EXPECT_TRUE(terminal.await(kLeft)) << signal;
+    EXPECT_EQ(terminal.program().wait(kRunPatience), 128 + signal);
+  }
+}
+
+TEST_F(Watch, LeavesTheTerminalWhileItIsStopped) {
+  OnTerminal terminal({"--for", "1m"});
+  ASSERT_TRUE(terminal.await("how full: the last"));
+  // An orphaned process group is not stopped by SIGTSTP; then it goes on at once. SIGCONT does no harm.
+  terminal.program().signal(SIGTSTP);
+  ASSERT_TRUE(terminal.await(kLeft));
+  const std::size_t left = terminal.shown().find(kLeft);
+  terminal.program().signal(SIGCONT);
+  EXPECT_TRUE(terminal.await(kEntered, left));
+  terminal.program().signal(SIGINT);
+  EXPECT_TRUE(terminal.await(kLeft, left + 1));
+  EXPECT_EQ(terminal.program().wait(kRunPatience), 130);
 }
 
 TEST_F(Watch, CostsLessThanAHundredthOfAProcessorWithAThousandListeners) {
@@ -351,6 +472,34 @@ TEST_F(Watch, CostsLessThanAHundredthOfAProcessorWithAThousandListeners) {
   EXPECT_EQ(document["listeners"].size(), 1001U);
   EXPECT_GT(document["cpu_share"], 0);
   EXPECT_LT(document["cpu_share"], kIsSanitized ? 0.05 : 0.01);
+}
+
+TEST(DropShares, GiveNoMoreThanTheNamespaceHas) {
+  DropShares shares;
+  std::array<DropClaim, 3> claims{{{.sk_drops = 300}, {.sk_drops = 5, .was_full = true}, {.sk_drops = 100}}};
+  shares.share(claims, 7, true);
+  EXPECT_EQ(claims[1].drops, 5U) << "who was full first";
+  EXPECT_EQ(claims[0].drops + claims[2].drops, 2U);
+  EXPECT_GE(claims[0].drops, claims[2].drops);
+}
+
+TEST(DropShares, WaitForTheLookThatShowsWhatTheCountersAlreadyHave) {
+  DropShares shares;
+  std::array<DropClaim, 1> claims{{{.sk_drops = 4}}};
+  shares.share(claims, 6, true);  // two came between the look and the reading
+  EXPECT_EQ(claims[0].drops, 4U);
+  claims[0] = {.sk_drops = 3};
+  shares.share(claims, 6, true);
+  EXPECT_EQ(claims[0].drops, 2U);
+}
+
+TEST(DropShares, ForgetWhatNobodyClaims) {
+  DropShares shares;
+  shares.read(5);
+  shares.nobody_claims();
+  std::array<DropClaim, 1> claims{{{.sk_drops = 4}}};
+  shares.share(claims, 6, true);
+  EXPECT_EQ(claims[0].drops, 1U);
 }
 
 TEST(WatchPace, LooksAsOftenAsItsShareAllows) {

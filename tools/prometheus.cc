@@ -46,9 +46,17 @@ class Metrics {
   std::string text_;
 };
 
-std::string labels_of(const RoomGroup& group) {
+/// The address without its port, which is a label of its own.
+std::string place_of(const RoomGroup& group) {
+  const std::string address = group.address.to_string();
+  return fmt::format(R"(address="{}",port="{}")", label(address.substr(0, address.rfind(':'))),
+                     group.address.port());
+}
+
+/// Workers come and go, so they are labels of this one alone: else each new one would begin a new series.
+std::string info_of(const RoomGroup& group) {
   const std::vector<WatchedProcess> processes = group.processes();
-  return fmt::format(R"({{address="{}",pid="{}",process="{}"}})", label(group.address.to_string()),
+  return fmt::format(R"({{{},pid="{}",process="{}"}})", place_of(group),
                      processes.empty() ? "" : fmt::to_string(processes.front().pid),
                      processes.empty() ? "" : label(processes.front().name));
 }
@@ -57,12 +65,6 @@ double peak_since_scrape(const RoomGroup& group) {
   std::uint32_t most = 0;
   for (const WatchedRoom* room : group.rooms) most = std::max(most, room->peak_since_scrape);
   return most;
-}
-
-double drops_total(const RoomGroup& group) {
-  double sum = 0;
-  for (const WatchedRoom* room : group.rooms) sum += static_cast<double>(room->log.drops_total());
-  return sum;
 }
 
 double most_waiting(const RoomGroup& group) {
@@ -81,11 +83,13 @@ std::string answer(std::string_view status, std::string_view type, std::string_v
 std::string prometheus_text(const WatchState& state) {
   const std::vector<RoomGroup> groups = state.rooms.groups(false);
   std::vector<std::string> labels;
-  for (const RoomGroup& group : groups) labels.push_back(labels_of(group));
+  for (const RoomGroup& group : groups) labels.push_back(fmt::format("{{{}}}", place_of(group)));
   Metrics metrics;
   const auto of_each = [&](auto value) {
     for (std::size_t i = 0; i < groups.size(); ++i) metrics.add(labels[i], value(groups[i]));
   };
+  metrics.begin("anteroom_listener_info", "gauge", "1; who holds it: the lowest pid.");
+  for (const RoomGroup& group : groups) metrics.add(info_of(group), 1);
   metrics.begin(
       "anteroom_listener_waiting", "gauge",
       "Guests that wait to be accepted; of several sockets of one address, at the fullest. A sample.");
@@ -96,10 +100,13 @@ std::string prometheus_text(const WatchState& state) {
   metrics.begin("anteroom_listener_backlog", "gauge", "The backlog in force; one more is admitted.");
   of_each([](const RoomGroup& group) { return group.fullest().log.limit(); });
   metrics.begin("anteroom_listener_sockets", "gauge", "Sockets that share the address (SO_REUSEPORT).");
-  of_each([](const RoomGroup& group) { return static_cast<double>(group.rooms.size()); });
+  of_each([](const RoomGroup& group) { return static_cast<double>(group.members()); });
   metrics.begin("anteroom_listener_drops_total", "counter",
-                "Handshakes thrown away since the sockets were made. The kernel's own count.");
-  of_each(drops_total);
+                "Handshakes thrown away since the watch began, by all sockets the address has had.");
+  of_each([](const RoomGroup& group) { return static_cast<double>(group.drops()); });
+  metrics.begin("anteroom_listener_sk_drops_total", "counter",
+                "The same with what else the kernel counts there (TCP_DEFER_ACCEPT, resets).");
+  of_each([](const RoomGroup& group) { return static_cast<double>(group.sk_drops()); });
   metrics.begin("anteroom_listen_overflows_total", "counter",
                 "ListenOverflows of the network namespace since the watch began. The kernel's own count.");
   metrics.add(static_cast<double>(state.counted[Counter::kListenOverflows]));

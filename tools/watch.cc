@@ -7,7 +7,6 @@
 #include <anteroom/reactor.h>
 #include <anteroom/timer.h>
 #include <fmt/format.h>
-#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <time.h>
 #include <unistd.h>
@@ -15,10 +14,10 @@
 #include <algorithm>
 #include <array>
 #include <cstdio>
-#include <cstdlib>
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <string_view>
+#include <tuple>
 #include <utility>
 
 #include "output.h"
@@ -27,6 +26,7 @@
 #include "tune.h"
 #include "watch_document.h"
 #include "watch_pace.h"
+#include "watch_screen.h"
 #include "watch_view.h"
 
 namespace anteroom::tool {
@@ -69,45 +69,6 @@ std::uint64_t cookie_of(int socket) {
   return cookie;
 }
 
-/// What is drawn over and over, on a screen of its own, which is gone at the end, whatever ends it.
-class Screen {
- public:
-  explicit Screen(bool wanted)
-      : terminal_(Terminal::of(STDOUT_FILENO)),
-        is_on_(wanted && terminal_.is_terminal && std::string_view(term()) != "dumb") {
-    if (is_on_) put("\x1b[?1049h\x1b[?25l");
-  }
-  ~Screen() { leave(); }
-  Screen(const Screen&) = delete;
-  Screen& operator=(const Screen&) = delete;
-
-  bool is_on() const noexcept { return is_on_; }
-  void draw(const WatchState& state) {
-    terminal_ = Terminal::of(STDOUT_FILENO);  // it may have been made larger
-    winsize size{};
-    const bool known = ::ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_row > 0;
-    std::string text = live_view(state, terminal_, known ? size.ws_row : 24);
-    for (std::size_t at = 0; (at = text.find('\n', at)) != text.npos; at += 4) text.insert(at, "\x1b[K");
-    put("\x1b[H" + text + "\x1b[J");
-  }
-  void leave() noexcept {
-    if (std::exchange(is_on_, false)) put("\x1b[?25h\x1b[?1049l");
-  }
-
- private:
-  static const char* term() {
-    const char* const value = std::getenv("TERM");
-    return value == nullptr ? "dumb" : value;
-  }
-  static void put(std::string_view text) noexcept {
-    std::fwrite(text.data(), 1, text.size(), stdout);
-    std::fflush(stdout);
-  }
-
-  Terminal terminal_;
-  bool is_on_;
-};
-
 class WatchRun {
  public:
   WatchRun(const WatchCommand& command, std::optional<Listener> scrapes,
@@ -125,7 +86,7 @@ class WatchRun {
   void look();
   void look_at(bool is_whole, std::span<const std::uint16_t> ports);
   void ask(std::span<const std::uint16_t> ports);
-  void take(bool is_whole);
+  void take(bool is_whole, const WatchedRooms::ListenDrops& listen_drops);
   bool mixes() const;
   void take_gap(nanoseconds at);
   void read_counters();
@@ -143,6 +104,7 @@ class WatchRun {
   Clock::time_point began_;
   nanoseconds cpu_before_{0};
   bench::SocketDiag diag_;
+  ListenDropsFile listen_drops_;
   std::vector<bench::ListeningSocket> seen_;
   nanoseconds seen_at_{0};
   std::size_t listeners_ = 0;  // in the whole namespace, when last counted
@@ -248,7 +210,7 @@ KernelCounters WatchRun::settle() {
       state_.notes.emplace_back(
           "The kernel's counters moved while they were read, so the drops of the listeners and those of the "
           "namespace are not of quite the same time.");
-    take(true);
+    take(true, [&] { return after.since(first_counters_)[Counter::kListenDrops]; });
     return after;
   }
 }
@@ -282,7 +244,7 @@ void WatchRun::look() {
 void WatchRun::look_at(bool is_whole, std::span<const std::uint16_t> ports) {
   const nanoseconds cpu = cpu_used(CLOCK_THREAD_CPUTIME_ID);
   ask(ports);
-  take(is_whole);
+  take(is_whole, [this] { return listen_drops_.read() - first_counters_[Counter::kListenDrops]; });
   pace_.looked(is_whole, cpu_used(CLOCK_THREAD_CPUTIME_ID) - cpu);
 }
 
@@ -290,13 +252,14 @@ void WatchRun::ask(std::span<const std::uint16_t> ports) {
   diag_.listeners(seen_, ports);
   seen_at_ = elapsed();
   if (our_cookie_ == 0) return;
-  std::erase_if(seen_, [&](const bench::ListeningSocket& socket) { return socket.cookie == our_cookie_; });
+  const auto ours = [&](const bench::ListeningSocket& socket) { return socket.cookie == our_cookie_; };
+  if (std::erase_if(seen_, ours) > 0) state_.rooms.has_another();
 }
 
 /// What was answered.
-void WatchRun::take(bool is_whole) {
+void WatchRun::take(bool is_whole, const WatchedRooms::ListenDrops& listen_drops) {
   take_gap(seen_at_);
-  state_.rooms.take(seen_at_, seen_, is_whole);
+  state_.rooms.take(seen_at_, seen_, is_whole, listen_drops);
   if (!is_whole) return;
   listeners_ = seen_.size();
   whole_at_ = Clock::now();
@@ -329,6 +292,7 @@ void WatchRun::take_counters(const KernelCounters& counters, nanoseconds at) {
   const std::uint64_t opened = state_.counted[Counter::kPassiveOpens];
   state_.arrivals.take(at, opened + state_.counted[Counter::kListenOverflows]);
   state_.rooms.take_window(std::exchange(last_window_, at), opened - opened_before);
+  state_.rooms.take_listen_drops(state_.counted[Counter::kListenDrops]);
 }
 
 void WatchRun::tick() {
@@ -359,7 +323,7 @@ void WatchRun::find_holders() {
 }
 
 void WatchRun::draw() {
-  if (screen_.is_on()) screen_.draw(state_);
+  if (screen_.is_seen()) screen_.draw(live_view(state_, screen_.terminal(), screen_.lines()));
 }
 
 /// Of verdicts, which is worse.
@@ -392,18 +356,25 @@ bool write_profile(const WatchState& state) {
 
 }  // namespace
 
-bench::RoomAdvice advise(const WatchState& state, const RoomGroup& group) {
-  const bench::RoomContext context{.is_only_one = group.is_only_one,
-                                   .sockets = static_cast<int>(group.rooms.size()),
-                                   .arrivals = state.arrivals};
-  std::optional<bench::RoomAdvice> worst;
+GroupAdvice advise(const WatchState& state, const RoomGroup& group) {
+  std::optional<GroupAdvice> worst;
   for (const WatchedRoom* room : group.rooms) {
-    const bench::RoomAdvice advice = bench::advise(room->log, context);
-    const bool is_worse = !worst || std::pair(severity(advice), advice.backlog.value_or(0)) >
-                                        std::pair(severity(*worst), worst->backlog.value_or(0));
-    if (is_worse) worst = advice;
+    // Whoever is gone is not to be tuned, unless there is nobody else.
+    if (worst && room->is_gone) continue;
+    const bench::RoomAdvice advice = advise(state, group, *room);
+    const auto harm = [](const WatchedRoom& of, const bench::RoomAdvice& advised) {
+      return std::tuple(severity(advised), advised.backlog.value_or(0), of.log.drops(),
+                        of.log.deepest_wanted());
+    };
+    if (!worst || harm(*room, advice) > harm(*worst->room, worst->advice))
+      worst = {.room = room, .advice = advice};
   }
-  return *worst;
+  return worst.value();
+}
+
+bench::RoomAdvice advise(const WatchState& state, const RoomGroup& group, const WatchedRoom& room) {
+  return bench::advise(room.log,
+                       {.is_alone = group.is_alone, .sockets = group.members(), .arrivals = state.arrivals});
 }
 
 int watch(const WatchCommand& command, std::optional<Listener> scrapes,

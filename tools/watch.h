@@ -20,6 +20,8 @@ namespace anteroom::tool {
 //
 //   SocketDiag            everything that listens: depth, limit, drops; every few milliseconds
 //     → WatchedRooms      one RoomLog a socket, by cookie; who holds it (SocketHolders)
+//   ListenDropsFile       of the whole namespace, whenever a listener has drops
+//     → DropShares        which of them were handshakes thrown away
 //   read_kernel_counters  of the whole namespace, twice a second
 //     → ArrivalLog        how connections come
 //   both → WatchState     → watch_view      what is shown, and the advice in words
@@ -28,7 +30,8 @@ namespace anteroom::tool {
 //                         → watch_rules     --fail-if
 //
 // Depths, peaks and times are samples: what comes and goes between two of them is not seen. Drops and
-// counters are the kernel's own and miss nothing.
+// counters are the kernel's own and miss nothing. What the kernel counts at one listener (sk_drops) has more
+// in it than handshakes thrown away, and DropShares says how many were.
 
 /// What is to be watched, and what is to become of it.
 struct WatchCommand {
@@ -63,8 +66,14 @@ struct WatchState {
   std::vector<std::string> notes;
 };
 
-/// The advice for a group: of its sockets, the one that is worst off.
-bench::RoomAdvice advise(const WatchState& state, const RoomGroup& group);
+struct GroupAdvice {
+  const WatchedRoom* room = nullptr;  ///< which it is for
+  bench::RoomAdvice advice;
+};
+/// The advice for a group: of its sockets that are there, the one that is worst off.
+GroupAdvice advise(const WatchState& state, const RoomGroup& group);
+/// For one of its sockets.
+bench::RoomAdvice advise(const WatchState& state, const RoomGroup& group, const WatchedRoom& room);
 
 /// Watches until the time is over, it is interrupted, or a rule is broken. `scrapes` is where Prometheus may
 /// ask, if anywhere. Returns the exit status.

@@ -3,14 +3,10 @@
 #include <anteroom/bench/scenario.h>
 #include <anteroom/bench/socket_diag.h>
 #include <anteroom/bench/socket_holders.h>
-#include <fcntl.h>
 #include <fmt/format.h>
-#include <sched.h>
-#include <sys/stat.h>
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
-#include <cerrno>
 #include <limits>
 #include <memory>
 #include <system_error>
@@ -118,26 +114,6 @@ void listen_for_scrapes(TypedWatch& typed) {
   }
 }
 
-/// Into the network namespace of that process, if it is another one.
-void follow(pid_t pid) {
-  struct stat theirs {};
-  struct stat ours {};
-  const std::string path = fmt::format("/proc/{}/ns/net", pid);
-  if (::stat(fmt::format("/proc/{}", pid).c_str(), &theirs) != 0)
-    throw TargetError(fmt::format("there is no process {}", pid));
-  const bool may_look = ::stat(path.c_str(), &theirs) == 0;
-  if (may_look && ::stat("/proc/self/ns/net", &ours) == 0 && theirs.st_ino == ours.st_ino &&
-      theirs.st_dev == ours.st_dev)
-    return;
-  if (!may_look)
-    throw TargetError(fmt::format("pid {} ({}) is another user's: run as root, or as that user", pid,
-                                  bench::process_name(pid)));
-  const Fd space(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
-  if (!space || ::setns(space.get(), CLONE_NEWNET) != 0)
-    throw TargetError(fmt::format("pid {} ({}) lives in another network namespace: run as root", pid,
-                                  bench::process_name(pid)));
-}
-
 /// The sockets that the process holds, of those that listen.
 void find_sockets_of(pid_t pid, WatchCommand& command) {
   const bench::SocketHolders holders = bench::find_socket_holders(pid);
@@ -198,7 +174,9 @@ void understand_watch(TypedWatch& typed) {
   understand_outputs(typed);
   listen_for_scrapes(typed);
   if (command.pid) {
-    follow(*command.pid);
+    if (!bench::is_alive(*command.pid))
+      throw TargetError(fmt::format("there is no process {}", *command.pid));
+    bench::enter_network_of(*command.pid);
     find_sockets_of(*command.pid, command);
   }
   refuse_what_is_not_there(command);

@@ -53,19 +53,20 @@ Json history_json(const bench::RoomHistory& history) {
 
 Json stall_json(const std::optional<bench::RoomStall>& stall) {
   if (!stall) return nullptr;
-  return {{"at_s", stall->at_s},       {"length_s", stall->length_s},
-          {"error_s", stall->error_s}, {"came", stall->came},
-          {"drops", stall->drops},     {"samples", stall->samples},
-          {"goes_on", stall->goes_on}, {"began_before", stall->began_before}};
+  return {{"at_s", stall->at_s},       {"length_s", stall->length_s}, {"error_s", stall->error_s},
+          {"came", stall->came},       {"drops", stall->drops},       {"turned_away", stall->turned_away},
+          {"samples", stall->samples}, {"goes_on", stall->goes_on},   {"began_before", stall->began_before}};
 }
 
-Json advice_json(const WatchState& state, const RoomGroup& group, const RoomAdvice& advice) {
+Json advice_json(const WatchState& state, const RoomGroup& group, const WatchedRoom& room,
+                 const RoomAdvice& advice) {
   return {{"verdict", bench::name(advice.verdict)},
           {"backlog", advice.backlog ? Json(*advice.backlog) : Json(nullptr)},
-          {"text", advice_in_words(state, group, advice)},
+          {"text", advice_in_words(state, group, {.room = &room, .advice = advice})},
           {"law",
            {{"rate", advice.rate},
             {"stall_s", advice.longest ? Json(advice.stall_s) : Json(nullptr)},
+            {"stall_error_s", advice.longest ? Json(advice.stall_error_s) : Json(nullptr)},
             {"burst", advice.burst},
             {"needed", advice.longest ? Json(advice.needed) : Json(nullptr)}}},
           {"error_places", advice.error_places},
@@ -84,7 +85,7 @@ Json listener_json(const WatchState& state, const RoomGroup& group, const Watche
           {"cookie", fmt::to_string(socket.cookie)},
           {"uid", socket.uid},
           {"processes", processes_json(room)},
-          {"sockets_at_address", group.rooms.size()},
+          {"sockets_at_address", group.members()},
           {"gone", room.is_gone},
           {"samples", log.samples()},
           {"watched_s", seconds},
@@ -93,8 +94,9 @@ Json listener_json(const WatchState& state, const RoomGroup& group, const Watche
           {"bound_by", bound_by(log.limit(), state.backlog_max)},
           {"peak", log.peak()},
           {"drops", log.drops()},
-          {"drops_total", log.drops_total()},
           {"drops_per_s", seconds > 0 ? static_cast<double>(log.drops()) / seconds : 0.0},
+          {"sk_drops", log.sk_drops()},
+          {"sk_drops_total", log.sk_drops_total()},
           {"full_s", log.full_s()},
           {"longest_without_accept_s", advice.longest ? advice.longest->length_s : 0.0},
           {"longest_stall", stall_json(advice.longest)},
@@ -102,9 +104,10 @@ Json listener_json(const WatchState& state, const RoomGroup& group, const Watche
           {"rate",
            {{"per_second", advice.rate},
             {"from", bench::name(advice.rate_source)},
-            {"is_lower_bound", advice.rate_is_lower_bound}}},
+            {"is_lower_bound", advice.rate_is_lower_bound},
+            {"at_most", advice.rate_at_most > 0 ? Json(advice.rate_at_most) : Json(nullptr)}}},
           {"history", history_json(log.history())},
-          {"advice", advice_json(state, group, advice)}};
+          {"advice", advice_json(state, group, room, advice)}};
 }
 
 }  // namespace
@@ -112,14 +115,8 @@ Json listener_json(const WatchState& state, const RoomGroup& group, const Watche
 Json watch_document(const WatchState& state) {
   Json listeners = Json::array();
   for (const RoomGroup& group : state.rooms.groups(true)) {
-    const RoomAdvice advice = advise(state, group);
-    for (const WatchedRoom* room : group.rooms) {
-      const bench::RoomContext context{.is_only_one = group.is_only_one,
-                                       .sockets = static_cast<int>(group.rooms.size()),
-                                       .arrivals = state.arrivals};
-      listeners.push_back(listener_json(
-          state, group, *room, group.rooms.size() == 1 ? advice : bench::advise(room->log, context)));
-    }
+    for (const WatchedRoom* room : group.rooms)
+      listeners.push_back(listener_json(state, group, *room, advise(state, group, *room)));
   }
   Json broken = state.broken_rules;
   return {
@@ -139,7 +136,7 @@ Json watch_document(const WatchState& state) {
        {{"per_second", state.arrivals.per_second()},
         {"busy_per_second", state.arrivals.busy_per_second()},
         {"dispersion", state.arrivals.dispersion()}}},
-      {"exact", {"kernel", "drops", "drops_total", "drops_per_s"}},
+      {"exact", {"kernel", "sk_drops", "sk_drops_total"}},
       {"hidden_processes", state.hidden},
       {"broken_rules", std::move(broken)},
       {"notes", state.notes},
@@ -147,9 +144,9 @@ Json watch_document(const WatchState& state) {
 }
 
 Json watch_profile(const WatchState& state, const RoomGroup& group) {
-  const RoomAdvice advice = advise(state, group);
+  const RoomAdvice advice = advise(state, group).advice;
   const double for_s = as_seconds(state.took);
-  const double rate = advice.rate * static_cast<double>(group.rooms.size());
+  const double rate = advice.rate * group.members();
   if (rate <= 0 || for_s <= 0) return nullptr;
   std::vector<bench::RoomStall> all;
   for (const WatchedRoom* room : group.rooms) {

@@ -15,7 +15,7 @@ namespace anteroom::tool {
 /// |---|---|
 /// | `full` | who waits, as a share of the places, which are backlog + 1; in samples |
 /// | `depth` | who waits, in samples |
-/// | `drops` | handshakes thrown away by one listener since the watch began; exact |
+/// | `drops` | handshakes thrown away by one listener since the watch began; see DropShares |
 /// | `overflows` | ListenOverflows of the namespace since the watch began; exact |
 struct WatchRule {
   enum class Name : std::uint8_t { kFull, kDepth, kDrops, kOverflows };

@@ -23,6 +23,7 @@ using RoomVerdict = RoomAdvice::Verdict;
 
 constexpr std::size_t kSparkSlots = 24;
 constexpr std::size_t kProcessColumns = 28;
+constexpr int kAdviceColumns = 100;  // in a file too
 
 std::chrono::nanoseconds from_s(double seconds) {
   return std::chrono::nanoseconds(std::llround(seconds * 1e9));
@@ -83,7 +84,7 @@ std::vector<WatchColumn> watch_columns(const WatchState& state, const Terminal& 
       {"address",
        [](const RoomGroup& group) {
          const std::string address = group.address.to_string();
-         const std::string times = group.rooms.size() > 1 ? fmt::format(" x{}", group.rooms.size()) : "";
+         const std::string times = group.members() > 1 ? fmt::format(" x{}", group.members()) : "";
          return address + times + (group.fullest().is_gone ? " (gone)" : "");
        },
        true, 99},
@@ -176,37 +177,50 @@ std::string watch_heading(const WatchState& state, const Terminal& terminal, boo
   return terminal.bold(clipped(first, width)) + '\n' + clipped(second, width) + '\n';
 }
 
-/// "4,120 arrivals/s (the namespace's)"
+/// What is said of one listener: sentences, and what to type, if that helps.
+struct AdviceWords {
+  std::vector<std::string> sentences;
+  std::string command;
+};
+
+std::string number_in_words(double number) {
+  return number >= 10 ? whole(number) : fmt::format("{:.2g}", number);
+}
+
 std::string rate_in_words(const RoomAdvice& advice) {
-  const char* const digits = advice.rate >= 10 ? "{}" : "{:.2g}";
-  const std::string rate =
-      advice.rate >= 10 ? whole(advice.rate) : fmt::format(fmt::runtime(digits), advice.rate);
+  const std::string rate = number_in_words(advice.rate);
   switch (advice.rate_source) {
     case RateSource::kNamespace:
-      return fmt::format("{} arrivals/s while they came (kernel counters)", rate);
+      return fmt::format("While clients came, {} came a second (kernel counters).", rate);
     case RateSource::kStalls:
-      return fmt::format("{} arrivals/s (by the growth of its queue in stalls)", rate);
+      return fmt::format("While it did not accept, {} clients came a second (by the growth of its queue).",
+                         rate);
     case RateSource::kGrowth:
       break;
   }
-  return fmt::format("{} arrivals/s or more (only what was seen in its queue)", rate);
+  if (advice.rate_at_most <= advice.rate)
+    return fmt::format("At least {} clients a second came (seen in its queue).", rate);
+  return fmt::format(
+      "At least {} clients a second came (seen in its queue), at most {} (that is all of this network "
+      "namespace).",
+      rate, number_in_words(advice.rate_at_most));
 }
 
 std::string stall_in_words(const bench::RoomStall& stall, const Terminal& terminal) {
   // Of one that began before we looked, or has not ended, only this much is known.
   const bool is_part = stall.began_before || stall.goes_on;
-  return fmt::format("longest time without an accept {}{}{} {}", is_part ? "at least " : "",
-                     short_duration(from_s(stall.length_s), terminal), terminal.utf8 ? " ±" : " +-",
-                     short_duration(from_s(stall.error_s), terminal));
+  return fmt::format("The longest time in which nobody was accepted: {}{} (at least {}{}).",
+                     is_part ? "at least " : "", short_duration(from_s(stall.length_s), terminal),
+                     terminal.utf8 ? "±" : "+-", short_duration(from_s(stall.error_s), terminal));
 }
 
 std::string drops_in_words(const RoomLog& log, const RoomAdvice& advice) {
-  if (log.drops() == 0) return "nobody was turned away";
+  if (log.drops() == 0) return "Nobody was turned away.";
   std::string words = several(static_cast<double>(log.drops()), "drop");
-  if (advice.is_at_most) words += " (SYNs are sent again each second, so of fewer clients)";
+  if (advice.is_at_most) words += ", of fewer clients: each tries again after a second";
   if (log.peak() <= log.limit())
-    words += ", though it was never seen full: that was shorter than two samples are apart";
-  return words;
+    words += "; it was never seen full, so that was shorter than two samples are apart";
+  return words + '.';
 }
 
 /// What to type.
@@ -220,58 +234,76 @@ std::string retune_command(const WatchState& state, const RoomGroup& group, int 
   return command;
 }
 
-std::string size_in_words(const WatchState& state, const RoomGroup& group, const RoomAdvice& advice,
-                          const RoomLog& log, const Terminal& terminal) {
-  const double seen = log.deepest_wanted() * (1 + bench::kHeadroomMin);
-  std::string words;
-  if (advice.longest) words += stall_in_words(*advice.longest, terminal) + ", ";
-  words += rate_in_words(advice);
-  if (advice.burst >= 1) words += fmt::format(", and a burst of {}", whole(advice.burst));
-  words += fmt::format(", deepest queue {}", whole(log.deepest_wanted()));
-  if (log.drops() > 0) words += fmt::format(" with those dropped; {}", drops_in_words(log, advice));
-  const std::string_view bound = advice.is_at_most            ? "at most "
-                                 : advice.rate_is_lower_bound ? "at least "
-                                                              : "";
-  words += fmt::format(". Needs {}{}", bound, several(std::ceil(std::max(advice.needed, seen)), "place"));
-  if (advice.needed >= seen)
-    words += fmt::format(" {} {}", terminal.utf8 ? "±" : "+-", whole(std::ceil(advice.error_places)));
-  if (advice.needed < seen) words += " (the deepest queue and a tenth to spare)";
-  words += fmt::format(", has {}", whole(log.places()));
-  if (advice.verdict != RoomVerdict::kTooSmall) return words + ": enough.";
-  words += ". Do: " + retune_command(state, group, *advice.backlog);
-  if (advice.is_at_most) words += ", and watch again: with nobody turned away it is known better";
+/// "2,000/s x 100ms = 200 who wait, and 44 to spare for chance, and a burst of 30"
+std::string law_in_words(const RoomAdvice& advice, const Terminal& terminal) {
+  const double mean = advice.rate * advice.stall_s;
+  std::string words =
+      fmt::format("{}/s {} {} = {} who wait", number_in_words(advice.rate), terminal.utf8 ? "×" : "x",
+                  short_duration(from_s(advice.stall_s), terminal), number_in_words(mean));
+  if (const double spare = advice.needed - mean - advice.burst; spare >= 0.5)
+    words += fmt::format(", {} to spare for chance", whole(spare));
+  if (advice.burst >= 1) words += fmt::format(", a burst of {}", whole(advice.burst));
   return words;
 }
 
-const WatchedRoom& worst_of(const RoomGroup& group) {
-  return **std::ranges::max_element(group.rooms, {}, [](const WatchedRoom* room) {
-    return std::pair(room->log.drops(), room->log.deepest_wanted());
-  });
+AdviceWords size_in_words(const WatchState& state, const RoomGroup& group, const GroupAdvice& given,
+                          const Terminal& terminal) {
+  const RoomAdvice& advice = given.advice;
+  const RoomLog& log = given.room->log;
+  const double seen = log.deepest_wanted() * (1 + bench::kHeadroomMin);
+  AdviceWords words;
+  words.sentences.push_back(fmt::format("Most who wanted in at once: {}{}.", whole(log.deepest_wanted()),
+                                        log.drops() > 0 ? ", with those turned away" : ""));
+  words.sentences.push_back(drops_in_words(log, advice));
+  if (advice.longest) words.sentences.push_back(stall_in_words(*advice.longest, terminal));
+  words.sentences.push_back(rate_in_words(advice));
+  if (advice.longest) words.sentences.push_back(law_in_words(advice, terminal) + '.');
+  std::string needs = fmt::format("Needs {}{}", advice.rate_is_lower_bound ? "at least " : "",
+                                  several(std::ceil(std::max(advice.needed, seen)), "place"));
+  if (advice.needed >= seen)
+    needs +=
+        fmt::format(" (at least {}{})", terminal.utf8 ? "±" : "+-", whole(std::ceil(advice.error_places)));
+  else
+    needs += " (the most at once and a tenth to spare)";
+  needs += fmt::format(", has {}", whole(log.places()));
+  if (advice.verdict != RoomVerdict::kTooSmall) {
+    words.sentences.push_back(needs + ": enough.");
+    return words;
+  }
+  words.sentences.push_back(needs + ": too small.");
+  if (advice.is_at_most)
+    words.sentences.emplace_back("Watch again after that: with nobody turned away it is known better.");
+  words.command = retune_command(state, group, *advice.backlog);
+  return words;
 }
 
-std::string advice_words(const WatchState& state, const RoomGroup& group, const RoomAdvice& advice,
+AdviceWords advice_words(const WatchState& state, const RoomGroup& group, const GroupAdvice& given,
                          const Terminal& terminal) {
-  const RoomLog& log = worst_of(group).log;
-  switch (advice.verdict) {
+  const RoomLog& log = given.room->log;
+  switch (given.advice.verdict) {
     case RoomVerdict::kNeverNeeded:
-      return fmt::format("0 waited in {}; its backlog of {} was never needed in this time.",
-                         several(static_cast<double>(log.samples()), "sample"), log.limit());
+      return {{fmt::format("0 waited in {}; its backlog of {} was never needed in this time.",
+                           several(static_cast<double>(log.samples()), "sample"), log.limit())},
+              {}};
     case RoomVerdict::kNotAccepting:
-      return fmt::format(
-          "{} wait{}, and nobody was seen to be accepted in the last {}; {}. No backlog mends that: "
-          "find out what the server does instead of accepting.",
-          with_commas(log.depth()), log.depth() == 1 ? "s" : "",
-          short_duration(from_s(log.current_stall()->length_s), terminal), drops_in_words(log, advice));
+      return {
+          {fmt::format("It does not accept: {} wait{}, and nobody was seen to be accepted in the last {}.",
+                       with_commas(log.depth()), log.depth() == 1 ? "s" : "",
+                       short_duration(from_s(log.current_stall()->length_s), terminal)),
+           drops_in_words(log, given.advice),
+           "No backlog mends that: find out what the server does instead of accepting."},
+          {}};
     case RoomVerdict::kTooSlow:
-      return fmt::format(
-          "full for {} in all, and accepting all the while; {}. It accepts too slowly, which no "
-          "backlog mends: accept faster (more workers, less work between two accepts).",
-          short_duration(from_s(log.full_s()), terminal), drops_in_words(log, advice));
+      return {{fmt::format("It accepts too slowly: full for {} in all, and accepting all the while.",
+                           short_duration(from_s(log.full_s()), terminal)),
+               drops_in_words(log, given.advice),
+               "No backlog mends that: accept faster (more workers, less work between two accepts)."},
+              {}};
     case RoomVerdict::kEnough:
     case RoomVerdict::kTooSmall:
       break;
   }
-  return size_in_words(state, group, advice, log, terminal);
+  return size_in_words(state, group, given, terminal);
 }
 
 std::string name_of_group(const RoomGroup& group) {
@@ -285,6 +317,16 @@ void keep_rows(std::vector<RoomGroup>& groups, int rows) {
     groups.resize(static_cast<std::size_t>(rows));
 }
 
+/// What the kernel has counted as drops, and were none.
+std::string strange_drops_note(const std::vector<RoomGroup>& groups) {
+  std::uint64_t others = 0;
+  for (const RoomGroup& group : groups) others += group.sk_drops() - group.drops();
+  if (others == 0) return {};
+  return fmt::format(
+      "sk_drops has {} more: no handshakes thrown away, but deferred ACKs (TCP_DEFER_ACCEPT) or resets.\n",
+      with_commas(others));
+}
+
 std::string hidden_note(const WatchState& state, const std::vector<RoomGroup>& groups) {
   const bool has_nameless =
       std::ranges::any_of(groups, [](const auto& group) { return group.processes().empty(); });
@@ -294,21 +336,31 @@ std::string hidden_note(const WatchState& state, const std::vector<RoomGroup>& g
       state.hidden == 1 ? "1 process" : with_commas(static_cast<std::uint64_t>(state.hidden)) + " processes");
 }
 
+/// A name, and below it what is said of it; the command on a line of its own, so that it can be copied.
+std::string advice_paragraph(const RoomGroup& group, const AdviceWords& words, bool is_bad,
+                             const Terminal& terminal) {
+  const auto width = static_cast<std::size_t>(std::min(terminal.columns, kAdviceColumns));
+  const std::string name = clipped(fmt::format("{} {}", is_bad ? "!" : " ", name_of_group(group)), width);
+  std::string text = (is_bad ? terminal.bold(name) : name) + '\n';
+  text += wrapped(fmt::format("    {}", fmt::join(words.sentences, " ")), width);
+  if (!words.command.empty()) text += "    Do: " + terminal.bold(words.command) + '\n';
+  return text;
+}
+
 /// Advice for each that was active, and one line for all the others.
 std::string all_advice(const WatchState& state, const std::vector<RoomGroup>& groups,
                        const Terminal& terminal) {
   std::string text;
   std::size_t idle = 0;
   for (const RoomGroup& group : groups) {
-    const RoomAdvice advice = advise(state, group);
-    if (advice.verdict == RoomVerdict::kNeverNeeded && groups.size() > 1) {
+    const GroupAdvice given = advise(state, group);
+    const RoomVerdict verdict = given.advice.verdict;
+    if (verdict == RoomVerdict::kNeverNeeded && groups.size() > 1) {
       ++idle;
       continue;
     }
-    const bool is_bad = advice.verdict != RoomVerdict::kNeverNeeded && advice.verdict != RoomVerdict::kEnough;
-    const std::string line = fmt::format("{} {}: {}", is_bad ? "!" : " ", name_of_group(group),
-                                         advice_words(state, group, advice, terminal));
-    text += (is_bad ? terminal.bold(line) : line) + '\n';
+    const bool is_bad = verdict != RoomVerdict::kNeverNeeded && verdict != RoomVerdict::kEnough;
+    text += advice_paragraph(group, advice_words(state, group, given, terminal), is_bad, terminal);
   }
   if (idle > 0)
     text +=
@@ -325,8 +377,10 @@ std::string bound_by(std::uint32_t limit, int backlog_max) {
   return limit < most ? "program" : limit == most ? "somaxconn" : "somaxconn was higher";
 }
 
-std::string advice_in_words(const WatchState& state, const RoomGroup& group, const RoomAdvice& advice) {
-  return advice_words(state, group, advice, Terminal{.utf8 = true});
+std::string advice_in_words(const WatchState& state, const RoomGroup& group, const GroupAdvice& given) {
+  const AdviceWords words = advice_words(state, group, given, Terminal{.utf8 = true});
+  const std::string text = fmt::format("{}", fmt::join(words.sentences, " "));
+  return words.command.empty() ? text : text + " Do: " + words.command;
 }
 
 std::string live_view(const WatchState& state, const Terminal& terminal, int lines) {
@@ -342,7 +396,7 @@ std::string live_view(const WatchState& state, const Terminal& terminal, int lin
           ? "nobody listens"
           : fmt::format(
                 "how full: the last {}. waiting, peak, how full: samples. "
-                "drops, Listen...: kernel counters. Ctrl-C ends.",
+                "drops, Listen...: the kernel's counts. Ctrl-C ends.",
                 short_duration(groups.front().fullest().log.history().step() * kSparkSlots, terminal));
   return text + terminal.dim(clipped(note.empty() ? last : note + " " + last,
                                      static_cast<std::size_t>(terminal.columns)));
@@ -357,10 +411,12 @@ std::string final_view(const WatchState& state, const Terminal& terminal) {
   text += watch_table(state, groups, terminal, false);
   if (groups.size() < all) text += fmt::format("and {} more\n", all - groups.size());
   text += '\n' + all_advice(state, groups, terminal);
-  text +=
-      "\nwaiting, peak, how full and times are samples: what is shorter than two of them are apart may be "
-      "missed.\n"
-      "drops and Listen... are the kernel's own counts, which miss nothing.\n";
+  text += '\n' +
+          wrapped(
+              "waiting, peak, how full and times are samples: what is shorter than two of them are apart may "
+              "be missed. drops and Listen... are the kernel's own counts, which miss nothing.",
+              static_cast<std::size_t>(std::min(terminal.columns, kAdviceColumns)));
+  text += strange_drops_note(groups);
   const std::string note = hidden_note(state, groups);
   if (!note.empty()) text += note + '\n';
   for (const std::string& line : state.notes) text += line + '\n';

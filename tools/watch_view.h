@@ -13,7 +13,7 @@ std::string live_view(const WatchState& state, const Terminal& terminal, int lin
 std::string final_view(const WatchState& state, const Terminal& terminal);
 
 /// The advice for one group in words; one line.
-std::string advice_in_words(const WatchState& state, const RoomGroup& group, const bench::RoomAdvice& advice);
+std::string advice_in_words(const WatchState& state, const RoomGroup& group, const GroupAdvice& given);
 
 /// What made the limit what it is: "program", "somaxconn", "somaxconn was higher".
 std::string bound_by(std::uint32_t limit, int backlog_max);

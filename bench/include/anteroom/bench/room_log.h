@@ -76,8 +76,8 @@ class RoomHistory {
   std::vector<float> slots_;
 };
 
-/// What is known of one listener from a series of samples. Drops are the kernel's own counts and miss nothing;
-/// all else may miss what happens between two samples.
+/// What is known of one listener from a series of samples. Drops are the kernel's own counts and miss
+/// nothing; all else may miss what happens between two samples.
 class RoomLog {
  public:
   /// `made_since`: it was made after the watch began, so that all its drops are ours.
@@ -238,9 +238,9 @@ struct RoomAdvice {
   /// how long it was, between the bounds that the samples set; else it is that of the longest one.
   double stall_s = 0;
   double stall_error_s = 0;  ///< of that stall: so much longer or shorter it may have been
-  double burst = 0;         ///< came in a stall beyond rate x stall, and beyond what chance explains
-  double needed = 0;        ///< places, by the law; 0 if it says nothing
-  double error_places = 0;  ///< of `needed`, at least: rate x stall_error_s
+  double burst = 0;          ///< came in a stall beyond rate x stall, and beyond what chance explains
+  double needed = 0;         ///< places, by the law; 0 if it says nothing
+  double error_places = 0;   ///< of `needed`, at least: rate x stall_error_s
   /// Of the drops: SYNs are sent again after a second, and there were drops for longer, so they count some
   /// clients more than once. What came, and is needed, does not.
   bool is_at_most = false;
