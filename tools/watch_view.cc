@@ -258,8 +258,12 @@ AdviceWords size_in_words(const WatchState& state, const RoomGroup& group, const
   if (advice.longest) words.sentences.push_back(stall_in_words(*advice.longest, terminal));
   words.sentences.push_back(rate_in_words(advice));
   if (advice.longest) words.sentences.push_back(law_in_words(advice, terminal) + '.');
-  std::string needs = fmt::format("Needs {}{}", advice.rate_is_lower_bound ? "at least " : "",
-                                  several(std::ceil(std::max(advice.needed, seen)), "place"));
+  // Who has been turned away comes again, and is counted again.
+  const std::string_view bound = advice.is_at_most            ? "at most "
+                                 : advice.rate_is_lower_bound ? "at least "
+                                                              : "";
+  std::string needs =
+      fmt::format("Needs {}{}", bound, several(std::ceil(std::max(advice.needed, seen)), "place"));
   if (advice.needed >= seen)
     needs +=
         fmt::format(" (at least {}{})", terminal.utf8 ? "±" : "+-", whole(std::ceil(advice.error_places)));

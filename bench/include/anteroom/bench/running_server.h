@@ -37,8 +37,8 @@ struct ServerRoom {
 };
 
 /// Moves the calling process (which must have one thread) to where `pid` has its network. Who owns a
-/// container /// without being root has the right only inside its user namespace (setns(2)). False if it is
-/// there already. Throws TargetError.
+/// container without being root has the right only inside its user namespace (setns(2)). False if it is there
+/// already. Throws TargetError.
 bool enter_network_of(pid_t pid);
 
 /// The listening sockets by which a server that runs takes in guests on one port: all of the process, of its
