@@ -72,7 +72,7 @@ void wait_for_the_end_of(pid_t parent, const Fd& process) noexcept {
 
 }  // namespace
 
-BacklogKeeper::BacklogKeeper(const RunningServer& server) : server_(server), lock_(server.lock()) {
+BacklogKeeper::BacklogKeeper(RunningServer& server) : server_(server), lock_(server.lock()) {
   server.check_rights();
   if (server.backlog() > server.backlog_max())
     throw TargetError(fmt::format(

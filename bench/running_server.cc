@@ -1,6 +1,6 @@
+#include <anteroom/bench/processes.h>
 #include <anteroom/bench/road.h>
 #include <anteroom/bench/running_server.h>
-#include <anteroom/bench/socket_holders.h>
 #include <anteroom/listen_queue.h>
 #include <anteroom/socket.h>
 #include <fcntl.h>
@@ -38,27 +38,24 @@ std::string in_words(pid_t pid) {
   return name.empty() ? fmt::format("pid {}", pid) : fmt::format("{} (pid {})", name, pid);
 }
 
-/// Says who may, and how to become him.
+/// How to get the right that is missing.
+std::string_view cure() {
+  if (::geteuid() != 0) return "run this as root (sudo)";
+  return "root has no CAP_SYS_PTRACE here: run this outside of the container, or in one made with docker run "
+         "--cap-add "
+         "SYS_PTRACE";
+}
+
 std::string not_allowed_to_touch(pid_t pid) {
-  if (::geteuid() == 0)
-    return fmt::format(
-        "root has no right to reach into {} here, for want of CAP_SYS_PTRACE: run this outside of the "
-        "container, or in one made with docker run --cap-add SYS_PTRACE",
-        in_words(pid));
-  const bool is_traced_by_parents_only =
-      read_sysctl("kernel.yama.ptrace_scope") != "0" && !read_sysctl("kernel.yama.ptrace_scope").empty();
+  const std::string scope = read_sysctl("kernel.yama.ptrace_scope");
   struct stat process {};
   const bool is_own =
       ::stat(fmt::format("/proc/{}", pid).c_str(), &process) == 0 && process.st_uid == ::getuid();
-  if (is_own && is_traced_by_parents_only)
-    return fmt::format(
-        "kernel.yama.ptrace_scope does not let you reach into {}, though it is yours: run this as root "
-        "(sudo)",
-        in_words(pid));
-  return fmt::format(
-      "you may not reach into {}, which belongs to another user or is protected: run this as "
-      "root (sudo)",
-      in_words(pid));
+  if (is_own && ::geteuid() != 0 && !scope.empty() && scope != "0")
+    return fmt::format("kernel.yama.ptrace_scope does not let you reach into {}, though it is yours: {}",
+                       in_words(pid), cure());
+  return fmt::format("you may not reach into {}, which belongs to another user or is protected: {}",
+                     in_words(pid), cure());
 }
 
 /// Which network namespace a process lives in; empty if this user may not know.
@@ -107,8 +104,7 @@ pid_t server_on(std::uint16_t port, const Listeners& listeners, const SocketHold
   }
   if (!any) throw TargetError(fmt::format("nobody listens on port {} here", port));
   if (pids.empty())
-    throw TargetError(
-        fmt::format("who listens on port {} belongs to another user: run this as root (sudo)", port));
+    throw TargetError(fmt::format("you may not look into who listens on port {}: {}", port, cure()));
   std::set<pid_t> heads;
   for (const pid_t pid : pids) {
     pid_t head = pid;
@@ -214,8 +210,8 @@ bool enter_network_of(pid_t pid) {
   if (enter(pid, "net", CLONE_NEWNET)) return true;
   if (enter(pid, "user", CLONE_NEWUSER) && enter(pid, "net", CLONE_NEWNET)) return true;
   throw TargetError(
-      fmt::format("{} lives in another network namespace, which you may not enter: run this as "
-                  "root (sudo)",
+      fmt::format("{} lives in another network namespace, which you may not enter: run this as root (sudo), "
+                  "outside of any container",
                   in_words(pid)));
 }
 
@@ -247,9 +243,8 @@ RunningServer::RunningServer(std::optional<pid_t> pid, std::optional<std::uint16
 void RunningServer::add_room(const ListeningSocket& listener, const SocketHolders& holders) {
   const auto found = holders.by_inode.find(listener.inode);
   if (found == holders.by_inode.end())
-    throw TargetError(
-        fmt::format("another process shares {} with {} and belongs to another user: run this as root (sudo)",
-                    listener.address.to_string(), in_words(pid_)));
+    throw TargetError(fmt::format("another process shares {} with {}, and you may not look into it: {}",
+                                  listener.address.to_string(), in_words(pid_), cure()));
   const auto own = std::ranges::find(found->second, pid_, &SocketHolder::pid);
   const SocketHolder& holder = own != found->second.end() ? *own : found->second.front();
   rooms_.push_back({.address = listener.address,
@@ -314,12 +309,16 @@ void RunningServer::set_backlog(int backlog) const {
   for (const ServerRoom& room : rooms_) listen_on(room, backlog);
 }
 
-Fd RunningServer::lock() const {
+Fd RunningServer::lock() {
   // An abstract name (unix(7)) lives in the server's network namespace, and is gone with the last who has it.
   const Endpoint name = Endpoint::unix_path(fmt::format("@anteroom-{}", rooms_.front().inode));
   Fd lock(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
   if (!lock) throw setup_error(last_error(), "socket", "to lock the server");
-  if (::bind(lock.get(), name.data(), name.size()) == 0) return lock;
+  if (::bind(lock.get(), name.data(), name.size()) == 0) {
+    // Who had it before may have put back what it had since it was found.
+    for (ServerRoom& room : rooms_) room.backlog = limit_of(room);
+    return lock;
+  }
   if (errno != EADDRINUSE) throw setup_error(last_error(), "bind", name.to_string());
   throw TargetError(
       fmt::format("another anteroom is tuning {} (pid {}), or has yet to put back what it had: wait for it, "

@@ -1,7 +1,7 @@
 #include "tested_server.h"
 
+#include <anteroom/bench/processes.h>
 #include <anteroom/bench/socket_diag.h>
-#include <anteroom/bench/socket_holders.h>
 #include <anteroom/bench/swarm.h>
 #include <anteroom/listener.h>
 #include <signal.h>

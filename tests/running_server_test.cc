@@ -89,7 +89,7 @@ bool await(const std::function<bool()>& is_so, seconds patience = seconds(10)) {
 
 std::string why_not(std::optional<pid_t> pid, std::optional<std::uint16_t> port) {
   try {
-    const RunningServer server(pid, port);
+    RunningServer server(pid, port);
     return "it was found";
   } catch (const TargetError& error) {
     return error.what();
@@ -118,7 +118,7 @@ TEST_F(RunningServerTest, IsFoundByItsPidOrByItsPort) {
 TEST_F(RunningServerTest, GetsAnotherBacklogAndKeepsWhoWaits) {
   const Other other([] { listen_for_ever("127.0.0.1", kPort, 5); });
   const Peer guest({"127.0.0.1", kPort});
-  const RunningServer server(other.pid(), kPort);
+  RunningServer server(other.pid(), kPort);
   server.set_backlog(77);
   EXPECT_THAT(limits_of(kPort), testing::ElementsAre(77));
   std::vector<ListeningSocket> sockets;
@@ -141,7 +141,7 @@ TEST_F(RunningServerTest, HasAllSocketsOfAGroupOfItsChildrenAndOfBothFamilies) {
     await([] { return limits_of(kPort).size() == 4; });
   });
   // The child ends with its parent's group.
-  const RunningServer server(other.pid(), kPort);
+  RunningServer server(other.pid(), kPort);
   EXPECT_EQ(server.rooms().size(), 4U);
   server.set_backlog(20);
   EXPECT_THAT(limits_of(kPort), testing::Each(20));
@@ -155,7 +155,7 @@ TEST_F(RunningServerTest, HasAllSocketsOfAGroupOfItsChildrenAndOfBothFamilies) {
 TEST_F(RunningServerTest, IsNotTheOneBesideItOnTheSamePort) {
   const Other one([] { listen_for_ever("127.0.0.1", kPort, 5); });
   const Other two([] { listen_for_ever("127.0.0.2", kPort, 6); });
-  const RunningServer server(one.pid(), kPort);
+  RunningServer server(one.pid(), kPort);
   server.set_backlog(20);
   EXPECT_THAT(limits_of(kPort), testing::UnorderedElementsAre(20, 6));
   EXPECT_THAT(why_not(std::nullopt, kPort), HasSubstr("--pid"));
@@ -204,7 +204,7 @@ TEST_F(RunningServerTest, IsAnotherOneWhenItListensAnew) {
       listen_for_ever("127.0.0.1", kPort, 9);
     });
   });
-  const RunningServer server(other.pid(), kPort);
+  RunningServer server(other.pid(), kPort);
   ::kill(other.pid(), SIGUSR1);
   ASSERT_TRUE(await([] { return limits_of(kPort) == std::vector<std::uint32_t>{9}; }));
   EXPECT_THROW(server.set_backlog(20), ServerGone);
@@ -213,7 +213,7 @@ TEST_F(RunningServerTest, IsAnotherOneWhenItListensAnew) {
 
 TEST_F(RunningServerTest, LetsGoOfThePortWhenTheServerDoes) {
   Other other([] { listen_for_ever("127.0.0.1", kPort, 5); });
-  const RunningServer server(other.pid(), kPort);
+  RunningServer server(other.pid(), kPort);
   server.set_backlog(20);
   const BacklogKeeper keeper(server);
   other.end();
@@ -230,7 +230,7 @@ TEST_F(RunningServerTest, IsReachedInANetworkOfItsOwn) {
   if (child == 0) {
     int status = 1;
     try {
-      const RunningServer server(other.pid(), kPort);
+      RunningServer server(other.pid(), kPort);
       server.set_backlog(20);
       status = limits_of(kPort) == std::vector<std::uint32_t>{20} ? 0 : 2;
     } catch (const std::exception& error) {
@@ -251,7 +251,7 @@ TEST_F(RunningServerTest, IsNotForWhoMayNotTraceIt) {
     if (::unshare(CLONE_NEWUSER) != 0) ::_exit(3);
     int status = 1;
     try {
-      const RunningServer server(other.pid(), kPort);
+      RunningServer server(other.pid(), kPort);
       server.check_rights();
     } catch (const TargetError& error) {
       const std::string_view why = error.what();
@@ -279,7 +279,7 @@ TEST_F(RunningServerTest, MayListenByMultipathTcp) {
       Other::kNoWait);
   if (!await([] { return limits_of(kPort).size() == 1; }, std::chrono::seconds(1)))
     GTEST_SKIP() << "this kernel has no MPTCP";
-  const RunningServer server(other.pid(), kPort);
+  RunningServer server(other.pid(), kPort);
   server.set_backlog(77);
   EXPECT_THAT(limits_of(kPort), testing::ElementsAre(77));
   EXPECT_EQ(server.put_back(), "");
@@ -290,7 +290,7 @@ class BacklogKeeperTest : public RunningServerTest {};
 
 TEST_F(BacklogKeeperTest, PutsBackAtItsEnd) {
   const Other other([] { listen_for_ever("127.0.0.1", kPort, 5); });
-  const RunningServer server(other.pid(), kPort);
+  RunningServer server(other.pid(), kPort);
   {
     BacklogKeeper keeper(server);
     keeper.set_backlog(20);
@@ -302,7 +302,7 @@ TEST_F(BacklogKeeperTest, PutsBackAtItsEnd) {
 TEST_F(BacklogKeeperTest, PutsBackWhenItsProcessIsKilled) {
   const Other other([] { listen_for_ever("127.0.0.1", kPort, 5); });
   Other tuner([&other] {
-    static const RunningServer server(other.pid(), kPort);
+    static RunningServer server(other.pid(), kPort);
     static BacklogKeeper keeper(server);
     keeper.set_backlog(20);
   });
@@ -313,11 +313,11 @@ TEST_F(BacklogKeeperTest, PutsBackWhenItsProcessIsKilled) {
 
 TEST_F(BacklogKeeperTest, IsTheOnlyOneOfItsServer) {
   const Other other([] { listen_for_ever("127.0.0.1", kPort, 5); });
-  const RunningServer server(other.pid(), kPort);
+  RunningServer server(other.pid(), kPort);
   {
     BacklogKeeper first(server);
     first.set_backlog(20);
-    const RunningServer again(other.pid(), kPort);
+    RunningServer again(other.pid(), kPort);
     EXPECT_THROW(BacklogKeeper{again}, TargetError);
     EXPECT_THROW(again.lock(), TargetError);
     EXPECT_THAT(limits_of(kPort), testing::ElementsAre(20));
@@ -328,7 +328,7 @@ TEST_F(BacklogKeeperTest, IsTheOnlyOneOfItsServer) {
 
 TEST_F(BacklogKeeperTest, LeavesWhatSomebodyElseHasSetMeanwhile) {
   const Other other([] { listen_for_ever("127.0.0.1", kPort, 5); });
-  const RunningServer server(other.pid(), kPort);
+  RunningServer server(other.pid(), kPort);
   BacklogKeeper keeper(server);
   keeper.set_backlog(20);
   server.set_backlog(300);  // as a reload would
@@ -339,7 +339,7 @@ TEST_F(BacklogKeeperTest, LeavesWhatSomebodyElseHasSetMeanwhile) {
 TEST_F(BacklogKeeperTest, RefusesWhatItCouldNotPutBack) {
   const Other other([] { listen_for_ever("127.0.0.1", kPort, 500); });
   ASSERT_TRUE(test::set_network_sysctl("/proc/sys/net/core/somaxconn", "100"));
-  const RunningServer server(other.pid(), kPort);
+  RunningServer server(other.pid(), kPort);
   EXPECT_THROW(BacklogKeeper{server}, TargetError);
   ASSERT_TRUE(test::set_network_sysctl("/proc/sys/net/core/somaxconn", "4096"));
 }

@@ -1,7 +1,7 @@
 #include "swarm_run.h"
 
+#include <anteroom/bench/processes.h>
 #include <anteroom/bench/socket_diag.h>
-#include <anteroom/bench/socket_holders.h>
 #include <anteroom/bench/target.h>
 #include <anteroom/bench/trial.h>
 #include <fmt/format.h>

@@ -1,8 +1,8 @@
 #include "watch.h"
 
+#include <anteroom/bench/processes.h>
 #include <anteroom/bench/running_server.h>
 #include <anteroom/bench/socket_diag.h>
-#include <anteroom/bench/socket_holders.h>
 #include <anteroom/listen_queue.h>
 #include <anteroom/reactor.h>
 #include <anteroom/timer.h>

@@ -1,8 +1,8 @@
 // The words of `anteroom watch`.
+#include <anteroom/bench/processes.h>
 #include <anteroom/bench/running_server.h>
 #include <anteroom/bench/scenario.h>
 #include <anteroom/bench/socket_diag.h>
-#include <anteroom/bench/socket_holders.h>
 #include <fmt/format.h>
 
 #include <CLI/CLI.hpp>

@@ -1,7 +1,7 @@
 #pragma once
+#include <anteroom/bench/processes.h>
 #include <anteroom/bench/room_log.h>
 #include <anteroom/bench/socket_diag.h>
-#include <anteroom/bench/socket_holders.h>
 #include <anteroom/endpoint.h>
 #include <sys/types.h>
 

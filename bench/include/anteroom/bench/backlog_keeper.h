@@ -18,7 +18,7 @@ class BacklogKeeper {
   /// be put back, because somaxconn has been lowered since, if it is not allowed, or if another process of
   /// ours keeps the same server; std::system_error if there is no process to be had. `server` must outlive
   /// it.
-  explicit BacklogKeeper(const RunningServer& server);
+  explicit BacklogKeeper(RunningServer& server);
   BacklogKeeper(const BacklogKeeper&) = delete;
   BacklogKeeper& operator=(const BacklogKeeper&) = delete;
   ~BacklogKeeper();

@@ -1,6 +1,6 @@
 #pragma once
+#include <anteroom/bench/processes.h>
 #include <anteroom/bench/socket_diag.h>
-#include <anteroom/bench/socket_holders.h>
 #include <anteroom/endpoint.h>
 #include <anteroom/fd.h>
 #include <sys/types.h>
@@ -30,7 +30,7 @@ struct ServerRoom {
   Endpoint address;
   std::uint64_t cookie = 0;
   std::uint32_t inode = 0;
-  int backlog = 0;  ///< in force when it was found
+  int backlog = 0;  ///< in force when it was found, or locked
   pid_t pid = 0;    ///< a process that holds it,
   int fd = -1;      ///< as this descriptor
   bool is_v6_only = false;
@@ -79,8 +79,9 @@ class RunningServer {
   /// listen(fd, backlog) on every room; a number beyond backlog_max() becomes that. Throws ServerGone, or
   /// TargetError if it is not allowed.
   void set_backlog(int backlog) const;
-  /// As long as that is open, no other process of ours changes it. Throws TargetError if one does.
-  Fd lock() const;
+  /// As long as that is open, no other process of ours changes it; the rooms' backlogs are those of now.
+  /// Throws TargetError if one does.
+  Fd lock();
   /// Every room gets back what it had when it was found; but for those that have by now what is none of
   /// `ours`, if there are any: then the server was reloaded, or somebody else was here. Throws nothing:
   /// returns one line about what was not put back; empty if all was, or if the server is gone.

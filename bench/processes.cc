@@ -1,4 +1,4 @@
-#include <anteroom/bench/socket_holders.h>
+#include <anteroom/bench/processes.h>
 #include <fmt/format.h>
 #include <unistd.h>
 
