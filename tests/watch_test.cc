@@ -304,7 +304,9 @@ TEST_F(Watch, WritesAProfileThatTuneReads) {
   const Document profile = Document::parse(file, nullptr, false);
   std::filesystem::remove(path);
   EXPECT_EQ(profile["schema"], "anteroom.profile/1");
-  EXPECT_GE(profile["rate"], 8);
+  // 8 came in a watch of a second or a little more, all in one or two of its half seconds.
+  EXPECT_GE(profile["rate"], 4);
+  EXPECT_LE(profile["rate"], 16);
   ASSERT_EQ(profile["stalls"].size(), 1U);
   EXPECT_GT(profile["stalls"][0]["length_s"], 0);
   for (const auto& [field, value] : profile.items())
