@@ -306,7 +306,7 @@ TEST_F(Watch, WritesAProfileThatTuneReads) {
   EXPECT_EQ(profile["schema"], "anteroom.profile/1");
   // 8 came in a watch of a second or a little more, all in one or two of its half seconds.
   EXPECT_GE(profile["rate"], 4);
-  EXPECT_LE(profile["rate"], 16);
+  EXPECT_LE(profile["rate"], 20);
   ASSERT_EQ(profile["stalls"].size(), 1U);
   EXPECT_GT(profile["stalls"][0]["length_s"], 0);
   for (const auto& [field, value] : profile.items())
