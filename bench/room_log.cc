@@ -349,7 +349,9 @@ RoomAdvice advise(const RoomLog& log, const RoomContext& context) {
     advice.error_places = advice.rate * advice.stall_error_s;
   }
   const auto current = log.current_stall();
-  if (current && !accepted_unseen(*current) && current->length_s > kSynAgain_s) {
+  // Of one that was full all along nothing is known but that.
+  const bool was_full_all_along = current && current->began_before && log.depth() > log.limit();
+  if (current && !accepted_unseen(*current) && (current->length_s > kSynAgain_s || was_full_all_along)) {
     advice.verdict = Verdict::kNotAccepting;
     return advice;
   }

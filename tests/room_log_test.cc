@@ -257,6 +257,14 @@ TEST(RoomAdvice, KnowsThatNoBacklogHelpsWhoDoesNotAccept) {
   EXPECT_TRUE(advice.is_at_most);
 }
 
+TEST(RoomAdvice, GivesNoNumberForARoomThatWasFullAllAlong) {
+  Series series(15, 16);
+  for (int i = 0; i < 30; ++i) series.then(16);
+  const RoomAdvice advice = advise_alone(series.log());
+  EXPECT_EQ(advice.verdict, Verdict::kNotAccepting);
+  EXPECT_FALSE(advice.backlog);
+}
+
 TEST(RoomAdvice, KnowsThatNoBacklogHelpsWhoAcceptsTooSlowly) {
   Series series(15);
   series.idle(10);

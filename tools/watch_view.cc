@@ -295,7 +295,9 @@ AdviceWords advice_words(const WatchState& state, const RoomGroup& group, const 
                        with_commas(log.depth()), log.depth() == 1 ? "s" : "",
                        short_duration(from_s(log.current_stall()->length_s), terminal)),
            drops_in_words(log, given.advice),
-           "No backlog mends that: find out what the server does instead of accepting."},
+           log.current_stall()->length_s < 1
+               ? "Too early to say what that is: watch for longer."
+               : "No backlog mends that: find out what the server does instead of accepting."},
           {}};
     case RoomVerdict::kTooSlow:
       return {{fmt::format("It accepts too slowly: full for {} in all, and accepting all the while.",
