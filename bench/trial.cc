@@ -247,7 +247,6 @@ void count_kernel(const TrialBoard& board, const Target* target, TrialResult& re
   entries.clients = result.clients;
   entries.fates = result.fates.total();
   entries.ghosts = result.fates.ghosts();
-  entries.ghosts_unknown = result.fates[Fate::kGhostUnknown];
   entries.speak_first = target != nullptr && !target->dialogue.request.empty();
   entries.reset_before_accept = result.fates[Fate::kResetBeforeAccept];
   entries.listener_drops = number(board.listener_drops);

@@ -162,7 +162,6 @@ TEST(Books, AllowForWhatAClientThatSpeaksFirstSaysAtAFullDoor) {
                       .syn_retransmits = 1819,
                       .in_syn_sent = 44,
                       .ghosts = 1556,
-                      .ghosts_unknown = 1556,
                       .speak_first = true,
                       .listener_drops = 9669,
                       .is_private = false,

@@ -29,6 +29,7 @@ namespace anteroom::tool {
 namespace {
 
 using namespace std::chrono_literals;
+using test::processes_with;
 using test::Program;
 using Json = nlohmann::json;
 
@@ -268,21 +269,6 @@ TEST_F(Tool, EndsWithWhatItHasWhenInterrupted) {
   const Json json = Json::parse(std::ifstream(file));
   EXPECT_EQ(json.at("interrupted"), true);
   EXPECT_LT(json.at("trials").size(), 1000U);
-}
-
-/// Processes, other than this one, that have that word in their command line: ours are forked and keep it.
-int processes_with(const std::string& word) {
-  int count = 0;
-  for (const auto& entry : std::filesystem::directory_iterator("/proc")) {
-    const std::string pid = entry.path().filename().string();
-    if (pid.find_first_not_of("0123456789") != std::string::npos || pid == std::to_string(::getpid()))
-      continue;
-    std::ifstream file(entry.path() / "cmdline");
-    std::stringstream text;
-    text << file.rdbuf();
-    if (text.str().find(word) != std::string::npos) ++count;
-  }
-  return count;
 }
 
 TEST_F(Tool, LeavesNoProcessBehindHoweverItEnds) {

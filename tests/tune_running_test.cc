@@ -25,6 +25,7 @@ namespace {
 
 using namespace std::chrono_literals;
 using test::Nginx;
+using test::processes_with;
 using test::Program;
 using test::RealServer;
 using test::Redis;
@@ -64,18 +65,6 @@ Words tune(const RealServer& server, const Words& dialogue, const Words& more = 
 }
 
 auto lines(const std::string& text) { return std::count(text.begin(), text.end(), '\n'); }
-
-/// Processes that have that word in their command line: ours are forked and keep it.
-int processes_with(const std::string& word) {
-  int count = 0;
-  for (const auto& entry : std::filesystem::directory_iterator("/proc")) {
-    std::ifstream file(entry.path() / "cmdline");
-    std::stringstream text;
-    text << file.rdbuf();
-    if (text.str().find(word) != std::string::npos) ++count;
-  }
-  return count;
-}
 
 /// The books of every trial that ran balance, and there is a number or a reason why there is none. An
 /// unlimited backlog, which is null, is tried beside those that were asked for.

@@ -11,7 +11,10 @@
 #include <cerrno>
 #include <chrono>
 #include <cstdint>
+#include <filesystem>
+#include <fstream>
 #include <functional>
+#include <sstream>
 #include <string>
 #include <thread>
 #include <utility>
@@ -132,5 +135,20 @@ class Program {
   int status_ = -1;
   rusage usage_{};
 };
+
+/// Other processes that have that word in their command line: forked ones keep it.
+inline int processes_with(const std::string& word) {
+  int count = 0;
+  for (const auto& entry : std::filesystem::directory_iterator("/proc")) {
+    const std::string pid = entry.path().filename().string();
+    if (pid.find_first_not_of("0123456789") != std::string::npos || pid == std::to_string(::getpid()))
+      continue;
+    std::ifstream file(entry.path() / "cmdline");
+    std::stringstream text;
+    text << file.rdbuf();
+    if (text.str().find(word) != std::string::npos) ++count;
+  }
+  return count;
+}
 
 }  // namespace anteroom::test

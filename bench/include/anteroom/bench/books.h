@@ -14,7 +14,6 @@ struct BookEntries {
   std::int64_t syn_retransmits = 0;  ///< tcpi_total_retrans, which counts nothing else here
   std::int64_t in_syn_sent = 0;      ///< at their end
   std::int64_t ghosts = 0;           ///< of both kinds
-  std::int64_t ghosts_unknown = 0;   ///< those to whom a cookie was sent
   bool speak_first = false;          ///< before the server does
   std::int64_t reset_before_accept = 0;
 

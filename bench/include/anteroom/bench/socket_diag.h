@@ -13,13 +13,16 @@ namespace anteroom::bench {
 
 /// One TCP socket that listens, as the kernel shows it to anybody in its network namespace.
 struct ListeningSocket {
-  Endpoint address;          ///< "[::]" takes IPv4 guests too, unless is_v6_only
-  std::uint32_t depth = 0;   ///< guests that wait now
-  std::uint32_t limit = 0;   ///< the backlog in force: it admits one more
-  std::uint32_t drops = 0;   ///< handshakes thrown away since it was made (sk_drops, which wraps)
-  std::uint64_t cookie = 0;  ///< its own for ever, as SO_COOKIE has it
-  std::uint32_t inode = 0;   ///< "socket:[inode]" in /proc/<pid>/fd
-  uid_t uid = 0;             ///< of who made it
+  Endpoint address;         ///< "[::]" takes IPv4 guests too, unless is_v6_only
+  std::uint32_t depth = 0;  ///< guests that wait now
+  std::uint32_t limit = 0;  ///< the backlog in force: it admits one more
+  /// sk_drops, since it was made; it wraps. Handshakes thrown away, and what else is discarded here: the bare
+  /// ACKs of TCP_DEFER_ACCEPT, and a half-open request's last ACK once more.
+  std::uint32_t drops = 0;
+  std::uint64_t cookie =
+      0;  ///< its own for ever: SO_COOKIE, but of an MPTCP listener that of the TCP one within
+  std::uint32_t inode = 0;  ///< "socket:[inode]" in /proc/<pid>/fd
+  uid_t uid = 0;            ///< of who made it
   bool is_v6_only = false;
 };
 
