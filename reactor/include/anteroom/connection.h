@@ -1,9 +1,7 @@
 #pragma once
-#include <anteroom/buffer.h>
 #include <anteroom/channel.h>
 #include <anteroom/endpoint.h>
 #include <anteroom/tcp_info.h>
-#include <anteroom/timer.h>
 
 #include <chrono>
 #include <cstddef>
@@ -11,12 +9,14 @@
 #include <functional>
 #include <memory>
 #include <optional>
+#include <span>
 #include <string_view>
 #include <system_error>
 
 namespace anteroom {
 
 class Connection;
+class Output;
 
 /// What a connection tells. All handlers run from the turn, never inside one another, and none of them needs
 /// to be there.
@@ -28,6 +28,13 @@ struct ConnectionHandlers {
   /// All that waited to be sent has been given to the kernel. Only told when something had to wait: when
   /// unsent_bytes() was more than 0.
   std::function<void(Connection&)> drained;
+  /// The peer has ended its side (its FIN), and all that it sent has been told; told once. With this handler
+  /// the connection is half-closed from then on: it can still send, and stays until close(). Without it, it
+  /// ends in order as soon as nothing waits to be sent.
+  std::function<void(Connection&)> peer_ended;
+  /// The acceptor drains (Acceptor::drain): finish what is begun, and close(). Without this handler a
+  /// connection stays until it ends by itself, or until the drain's deadline.
+  std::function<void(Connection&)> draining;
   /// It is over; told exactly once, and last, of each connection, also of one that never got to
   /// `open`; but no more once its acceptor, connector or reactor is gone. No
   /// `error` means an orderly end; with one, a peer that did not get all that was sent to it gets a reset.
@@ -42,10 +49,33 @@ struct ConnectionOptions {
   std::size_t high_watermark_bytes = 256 * 1024;
   /// Reading goes on when no more than this waits.
   std::size_t low_watermark_bytes = 64 * 1024;
+  /// A hard cap of what one connection may have waiting, files not counted: a send() beyond it is refused,
+  /// and ends the connection with no_buffer_space. 0: none. See also Reactor::set_buffered_bytes_max().
+  std::size_t output_bytes_max = 0;
   /// The most that is read in one turn, so that one fast peer does not starve the others.
   std::size_t read_bytes_per_turn_max = 256 * 1024;
   /// How long a closed connection waits for the peer to take the last answer and close too.
   std::chrono::milliseconds linger{2000};
+
+  // ---- Deadlines; 0: none. Who misses one is ended with timed_out. They cost a connection 96 bytes, and an
+  // event one store; they are kept to 1 ms.
+
+  /// From `open` until the peer's first byte.
+  std::chrono::milliseconds first_byte_deadline{0};
+  /// Since the last byte came, or was taken by the kernel.
+  std::chrono::milliseconds idle_deadline{0};
+  /// Slow senders: while input is expected (see Connection::expect_input), at least so many bytes a second
+  /// have to come, over each `rate_window`.
+  std::size_t receive_bytes_per_second_min = 0;
+  /// Slow readers: while output waits, at least so many bytes a second have to be taken, over each
+  /// `rate_window`.
+  std::size_t send_bytes_per_second_min = 0;
+  std::chrono::milliseconds rate_window{5000};
+
+  bool has_deadlines() const noexcept {
+    return first_byte_deadline.count() > 0 || idle_deadline.count() > 0 || receive_bytes_per_second_min > 0 ||
+           send_bytes_per_second_min > 0;
+  }
 };
 
 /// A stream of bytes to one peer.
@@ -55,23 +85,29 @@ struct ConnectionOptions {
 /// turn, later.
 class Connection final : public Channel {
  public:
-  /// The handlers and options of many connections. Owned by who made the connections, and retired, not
-  /// deleted.
-  struct Kind : Reapable {
-    Kind(ConnectionHandlers the_handlers, ConnectionOptions the_options)
-        : handlers(std::move(the_handlers)), options(the_options) {}
-    ConnectionHandlers handlers;
-    ConnectionOptions options;
-    mutable bool ended = false;  // end_all() was called
-  };
+  class Kind;
 
   /// Sends now what the kernel takes, and keeps the rest until it takes more. False, and nothing kept, once
   /// the connection is closing, or if there is no memory to keep it in (which also ends the connection).
   bool send(std::string_view bytes) noexcept;
 
+  /// The same for several pieces, one after the other, in one system call (sendmsg(2)).
+  bool send(std::span<const std::string_view> pieces) noexcept;
+
+  /// Sends `size` bytes of a file from `offset` on, after all that was sent before, without copying them
+  /// (sendfile(2)); what is sent later comes after it. `file` is a descriptor that can be mapped, and closed
+  /// when it is through. The connection ends with io_error if the file turns out to be shorter. Otherwise as
+  /// send().
+  bool send_file(Fd file, std::uint64_t offset, std::uint64_t size) noexcept;
+
+  /// Sends what waits, then ends our side (FIN): the peer sees the end, and we go on reading until it ends
+  /// its own. To send() more is refused.
+  void end_output() noexcept;
+
   /// Sends what waits, then ends in order. The peer gets all of it, even if it is still sending itself, as
   /// long as it takes it: after `linger` without progress we give up. Reads no more. A peer that ends its own
-  /// side first is ended in the same way, as soon as nothing waits to be sent.
+  /// side first is ended in the same way, as soon as nothing waits to be sent, unless there is a
+  /// `peer_ended`.
   void close() noexcept;
 
   /// Ends at once: the peer gets a reset, and what was not sent is lost. `closed` will say
@@ -83,9 +119,16 @@ class Connection final : public Channel {
   void pause_reading() noexcept;
   void resume_reading() noexcept;
 
-  std::size_t unsent_bytes() const noexcept { return output_.size(); }
+  /// Whether the peer has to send now, at `receive_bytes_per_second_min`. True from `open` on; a server that
+  /// has got a whole request says false, and true when the next has begun.
+  void expect_input(bool expected) noexcept;
+
+  /// Bytes that wait to be sent, those of files not counted.
+  std::size_t unsent_bytes() const noexcept;
   bool is_open() const noexcept { return state_ == State::kOpen; }
   bool was_open() const noexcept { return was_open_; }  ///< in `closed`: whether `open` had been told
+  /// The peer has ended its side, and we have not.
+  bool is_half_closed() const noexcept { return state_ == State::kOpen && peer_has_ended_ && !output_ended_; }
 
   Endpoint peer() const noexcept;   ///< no address if the peer is gone already
   Endpoint local() const noexcept;  ///< ours
@@ -97,9 +140,9 @@ class Connection final : public Channel {
 
   // ---- For acceptors and connectors ----
 
-  /// Takes in an established socket, tells `open`, and reads what is there already. Only from a channel's
-  /// on_ready, never from a handler. On std::bad_alloc the descriptor is closed.
-  static void start(Reactor& reactor, Fd socket, const Kind& kind, int family);
+  /// Takes in an established socket, tells `open`, and reads what is there already. Only from the turn, never
+  /// from a handler. `ticket` is given back to Kind::left. On std::bad_alloc the descriptor is closed.
+  static void start(Reactor& reactor, Fd socket, Kind& kind, int family, std::uint32_t ticket = 0);
 
   /// How connect(2) went, and what is to be done about it.
   struct Attempt {
@@ -112,15 +155,20 @@ class Connection final : public Channel {
 
   /// Takes in a socket on which connect(2) has been called. The turn will tell `open` or `closed`.
   /// On std::bad_alloc the descriptor is closed.
-  static Connection& start_connecting(Reactor& reactor, Fd socket, const Kind& kind, const Attempt& attempt);
+  static Connection& start_connecting(Reactor& reactor, Fd socket, Kind& kind, const Attempt& attempt);
 
-  /// Closes every connection of `kind`, and calls none of its handlers again. The kind may be retired then.
-  static void end_all(Reactor& reactor, const Kind& kind) noexcept;
+  /// Closes every connection of `kind`, calls none of its handlers again, and frees it with the last of them.
+  static void end_all(Reactor& reactor, Kind& kind) noexcept;
 
-  Connection(Reactor& reactor, Fd socket, const Kind& kind, int family) noexcept;
+  /// Tells `draining` to every open connection of `kind`. Only from the turn, never from a handler.
+  static void tell_draining(Reactor& reactor, Kind& kind) noexcept;
+
+  Connection(Reactor& reactor, Fd socket, Kind& kind, int family, std::uint32_t ticket) noexcept;
   ~Connection() override;
 
  private:
+  class Deadlines;
+  friend class Deadlines;
   enum class State : std::uint8_t {
     kConnecting,  // connect(2) is under way
     kOpen,
@@ -137,35 +185,64 @@ class Connection final : public Channel {
   void tell_open() noexcept;
   void read() noexcept;
   bool may_read() const noexcept;
+  void tell_peer_ended() noexcept;
   void write() noexcept;
-  std::size_t write_now(std::string_view bytes) noexcept;
-  void peer_ended() noexcept;
+  void written() noexcept;
+  std::size_t send_now(std::span<const std::string_view> pieces) noexcept;
+  bool make_output() noexcept;
+  void drop_output() noexcept;
+  bool keep(std::span<const std::string_view> pieces, std::size_t sent) noexcept;
   void send_failed(std::error_code error) noexcept;
   void end_in_order() noexcept;
   void linger() noexcept;
   void read_last() noexcept;
   void end(std::error_code error) noexcept;
   bool watch_or_end() noexcept;
+  Deadlines* deadlines() noexcept;
   void end_after(std::chrono::nanoseconds delay) noexcept;
 
+  // 9,000 idle connections shall cost no more than they must: flags are bits, and what few need is allocated
+  // late.
   State state_ = State::kOpen;
-  bool was_open_ = false;
-  bool paused_by_user_ = false;
-  bool paused_by_output_ = false;
-  bool peer_has_ended_ = false;  // its FIN has been read
-  bool has_heard_ = false;       // bytes have come from it
-  bool connected_ = false;       // connect(2) returned 0
-  bool check_self_connect_ = false;
-  bool more_to_read_ = false;      // reading stopped before it met EAGAIN
-  bool short_read_means_drained_;  // until epoll tells of more than bytes; never on a Unix socket
-  bool is_truncated_ = false;      // something that was to be sent is lost
-  int error_ = 0;                  // errno
-  std::chrono::milliseconds linger_;
-  std::size_t sent_bytes_ = 0;  // in all
-  const Kind* kind_;
+  bool was_open_ : 1 = false;
+  bool paused_by_user_ : 1 = false;
+  bool paused_by_output_ : 1 = false;
+  bool peer_has_ended_ : 1 = false;  // its FIN has been read
+  bool has_heard_ : 1 = false;       // bytes have come from it
+  bool input_expected_ : 1 = true;
+  bool output_ended_ : 1 = false;  // end_output() was called
+  bool connected_ : 1 = false;     // connect(2) returned 0
+  bool check_self_connect_ : 1 = false;
+  bool more_to_read_ : 1 = false;      // reading stopped before it met EAGAIN
+  bool short_read_means_drained_ : 1;  // until epoll tells of more than bytes; never on a Unix socket
+  bool is_truncated_ : 1 = false;      // something that was to be sent is lost
+  bool sent_much_ : 1 = false;         // more than one segment
+  std::uint16_t sent_bytes_ = 0;       // as long as it is not much
+  int error_ = 0;                      // errno
+  std::uint32_t ticket_;
+  Kind* kind_;
   void* context_ = nullptr;
-  Timer deadline_;
-  Buffer output_;
+  std::unique_ptr<Deadlines> deadlines_;  // while there are any
+  std::unique_ptr<Output> output_;        // while something waits
+};
+
+/// The handlers and options of many connections, and who is told when one has gone.
+/// Owned by the acceptor or connector that made it until end_all(), and then by its last connection.
+class Connection::Kind : public Reapable {
+ public:
+  Kind(ConnectionHandlers the_handlers, const ConnectionOptions& the_options);
+
+  const ConnectionHandlers handlers;
+  const ConnectionOptions options;  ///< times and rates clamped to what makes sense
+  std::size_t living() const noexcept { return living_; }
+
+ private:
+  friend class Connection;
+  /// A connection has ended, and `closed` has been told. Not after end_all().
+  virtual void left(std::uint32_t /*ticket*/) noexcept {}
+
+  std::size_t living_ = 0;
+  bool ended_ = false;
 };
 
 }  // namespace anteroom

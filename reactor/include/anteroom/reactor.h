@@ -1,5 +1,6 @@
 #pragma once
 #include <anteroom/channel.h>
+#include <anteroom/loop_metrics.h>
 
 #include <atomic>
 #include <chrono>
@@ -58,6 +59,13 @@ class Reactor {
   /// When this turn's events came in.
   Clock::time_point now() const noexcept { return now_; }
 
+  /// What has been done so far. From the reactor's own thread.
+  const LoopMetrics& metrics() const noexcept { return metrics_; }
+
+  /// A hard cap of the memory that output which waits may take, of all connections together: a send() beyond
+  /// it is refused, and ends its connection with no_buffer_space. 0, the default: none.
+  void set_buffered_bytes_max(std::size_t bytes) noexcept { buffered_bytes_max_ = bytes; }
+
   /// The channel of that name, if it still lives and is a T. The pointer is good until the end of the turn.
   template <class T = Channel>
   T* find(ChannelId id) const noexcept {
@@ -84,6 +92,12 @@ class Reactor {
   /// needs to.
   std::error_code watch(Channel& channel) noexcept;
 
+  /// The same for a descriptor that several reactors watch, one of which is to be woken: IN|EXCLUSIVE.
+  std::error_code watch_exclusive(Channel& channel) noexcept;
+
+  /// epoll forgets the channel. Only for a descriptor that others hold too: else its close does that.
+  void unwatch(Channel& channel) noexcept;
+
   /// Calls the channel back in the next turn, with no event: it stopped for its budget, and an edge does not
   /// come twice.
   void again(Channel& channel) noexcept;
@@ -104,6 +118,10 @@ class Reactor {
   std::span<char> scratch() noexcept { return {scratch_.get(), kScratchBytes}; }
 
   TimerWheel& timers() noexcept { return *timers_; }
+
+  /// What channels count into.
+  LoopMetrics& counts() noexcept { return metrics_; }
+  std::size_t buffered_bytes_max() const noexcept { return buffered_bytes_max_; }
 
  private:
   /// First come, first freed. Linked through themselves, so that to retire never needs memory.
@@ -132,6 +150,8 @@ class Reactor {
   Clock::time_point now_;
   std::uint32_t generation_ = 0;
   bool turning_ = false;  // from when the events are there
+  LoopMetrics metrics_;
+  std::size_t buffered_bytes_max_ = 0;
   std::size_t living_ = 0;
   std::vector<std::unique_ptr<Channel>> channels_;  // by descriptor
   std::vector<ChannelId> again_;                    // whom to call back next turn

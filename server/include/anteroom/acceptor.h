@@ -1,6 +1,10 @@
 #pragma once
+#include <anteroom/admission.h>
+#include <anteroom/backlog.h>
 #include <anteroom/connection.h>
 #include <anteroom/listener.h>
+#include <anteroom/log2_histogram.h>
+#include <anteroom/queue_delay.h>
 #include <anteroom/reactor.h>
 
 #include <chrono>
@@ -13,23 +17,63 @@ namespace anteroom {
 
 /// What has happened at the door so far.
 struct AcceptorStats {
-  std::uint64_t accepted = 0;
-  std::uint64_t aborted = 0;  ///< guests whose connection was dead when we came to accept it
-  std::uint64_t rests = 0;    ///< times that the doorman had to rest, because descriptors or memory ran out
+  std::uint64_t accepted = 0;  ///< by accept(2): admitted or refused
+  std::uint64_t aborted = 0;   ///< guests whose connection was dead when we came to accept it
+  std::uint64_t refused = 0;   ///< accepted, and turned away by the admission
+  std::uint64_t shed = 0;      ///< accepted, and turned away because the queue was overloaded
+  std::uint64_t rests = 0;     ///< times that the doorman had to rest, because descriptors or memory ran out
+  std::uint64_t looks = 0;     ///< times that he came to the door: accepted / looks is the accepts a turn
+  std::uint64_t carried_over = 0;  ///< looks that ended at the budget, with guests still waiting
   std::uint32_t queue_peak = 0;  ///< the most who waited when he came to the door, where the queue is deepest
-  /// The longest that a guest waited in the queue, of those who were first of several; in steps of 4 ms at HZ
-  /// 250.
+  /// The longest that a guest waited in the queue, of those who were asked; in steps of 4 ms at HZ 250.
   std::chrono::milliseconds longest_wait{0};
+  /// How long guests waited in the queue, in ms: of one guest in AcceptorOptions::sample_wait_every.
+  Log2Histogram wait_ms;
+  /// Self-tuning: the backlog in force, 0 if it is not self-tuning; how often it grew; and the number that it
+  /// would take but that net.core.somaxconn does not allow, 0 if it does.
+  int tuned_backlog = 0;
+  std::uint32_t tunings = 0;
+  int wanted_beyond_somaxconn = 0;
 };
 
 struct AcceptorOptions {
   ConnectionOptions connection;
+  /// Of a listener that the acceptor makes itself (with an Endpoint): its backlog. Of one that it is given
+  /// only Backlog::self_tuning() counts: it begins with what is in force.
+  Backlog backlog = Backlog::system_maximum();
   /// The most that are let in before the others of the reactor get their turn again.
   int accepts_per_turn_max = 64;
+  AdmissionOptions admission;
+  QueueDelayOptions queue_delay;
+  /// Of one guest in so many it is asked how long he waited (0.3 µs); 0: of none. The first of several is
+  /// always asked.
+  std::uint32_t sample_wait_every = 16;
+  /// EPOLLEXCLUSIVE: several reactors have a socket of the same listener, and one of them is woken for an
+  /// arrival.
+  bool exclusive = false;
   /// The doorman rests: accept(2) failed for want of descriptors or memory. He tries again when a descriptor
   /// of this reactor closes, and every 20 ms. Told once a second at most, with the number waiting, if the
   /// kernel tells it.
   std::function<void(std::error_code why, std::optional<std::uint32_t> waiting)> resting;
+  /// Self-tuning has changed the backlog from `was` to `now`, or would like to beyond net.core.somaxconn:
+  /// then `wanted` is more than `now`.
+  std::function<void(int was, int now, int wanted)> tuned;
+  /// Gives each admitted guest to somebody else (another reactor) instead of starting a connection here.
+  /// Whoever gets it calls Acceptor::left(ticket), in this reactor's thread, when that guest has gone.
+  std::function<void(Fd guest, int family, Admission::Ticket ticket)> deal;
+};
+
+struct DrainOptions {
+  /// By then, whoever is still open is closed: Connection::close() from then on has its `linger`.
+  std::chrono::milliseconds deadline{10'000};
+  /// TCP: before the listener is closed, no further SYN is taken in for so long, while handshakes that are
+  /// under way come to their end and are let in; to be longer than the longest round trip to your guests.
+  std::chrono::milliseconds handshakes{200};
+  /// SO_REUSEPORT: so many listeners of the group leave together, and were bound before the others. New
+  /// guests are sent to as many of the others meanwhile.
+  std::uint32_t leaving = 1;
+  /// Nobody is taken in any more: a successor has the same listening socket, and takes in who waits.
+  bool handed_over = false;
 };
 
 /// The doorman: an edge-triggered accept loop.
@@ -50,11 +94,28 @@ class Acceptor {
   ~Acceptor();
 
   Endpoint endpoint() const noexcept;
+  /// The listening socket, to be handed to a successor; -1 once it is closed.
+  int fd() const noexcept;
   /// As Listener::set_backlog().
   void set_backlog(int backlog);
   const AcceptorStats& stats() const noexcept;
-  /// Who waits right now; nothing for Unix sockets.
+  /// Who waits right now, and the most who ever did; nothing for Unix sockets, and once the door is closed.
   std::optional<ListenQueue> queue() const noexcept;
+  /// Connections that came in by this door and are still open.
+  std::size_t open_connections() const noexcept;
+
+  /// No more guests are let in until resume(); they wait in the queue.
+  void pause() noexcept;
+  void resume() noexcept;
+
+  /// Leaves without losing anybody: takes in who waits, closes the door, tells every open connection
+  /// `draining`, and calls `drained` from the turn when the last has ended; at the deadline those who are
+  /// left are closed, and counted as `cut`. Beside other listeners of a SO_REUSEPORT group, new guests are
+  /// sent to them first. Once only.
+  void drain(const DrainOptions& options, std::function<void(std::size_t cut)> drained);
+
+  /// A guest that `deal` was given has gone.
+  void left(Admission::Ticket ticket) noexcept;
 
  private:
   class Door;

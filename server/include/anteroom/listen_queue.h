@@ -13,6 +13,8 @@ struct ListenQueue {
   std::uint32_t limit = 0;
   /// SYNs and last ACKs of handshakes that were thrown away, since the listener was made (sk_drops).
   std::uint64_t drops = 0;
+  /// The most who waited when somebody looked; Acceptor::queue() knows it, a mere look does not (0).
+  std::uint32_t peak = 0;
 };
 
 /// Asks the kernel, 0.6 µs: TCP_INFO (tcpi_unacked, tcpi_sacked) and SO_MEMINFO. Nothing if `listener` is no
@@ -22,5 +24,14 @@ std::optional<ListenQueue> listen_queue(int listener) noexcept;
 /// net.core.somaxconn of this network namespace, which silently clips every backlog; 4096 if it cannot be
 /// read.
 int system_backlog_max() noexcept;
+
+/// What this network namespace has counted since it was made, all listeners together.
+struct ListenCounters {
+  std::uint64_t overflows = 0;  ///< ListenOverflows: handshakes that met a full accept queue
+  std::uint64_t drops = 0;      ///< ListenDrops: those, and what was thrown away for other reasons
+};
+
+/// Reads /proc/self/net/netstat, about 40 µs. Nothing if it cannot be read.
+std::optional<ListenCounters> listen_counters() noexcept;
 
 }  // namespace anteroom

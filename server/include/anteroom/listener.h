@@ -1,8 +1,10 @@
 #pragma once
+#include <anteroom/backlog.h>
 #include <anteroom/endpoint.h>
 #include <anteroom/fd.h>
 #include <anteroom/listen_queue.h>
 
+#include <chrono>
 #include <optional>
 
 namespace anteroom {
@@ -13,8 +15,20 @@ struct ListenerOptions {
   int backlog = -1;
   /// SO_REUSEPORT: several listeners share one address, each with a queue of its own.
   bool reuse_port = false;
-  /// TCP_NODELAY, which accepted connections inherit.
-  bool no_delay = true;
+  // What the accepted inherit, set once here and not for each guest (tcp(7), socket(7)). Not for Unix
+  // sockets.
+  bool no_delay = true;                         ///< TCP_NODELAY
+  std::chrono::seconds keep_alive{0};           ///< SO_KEEPALIVE and TCP_KEEPIDLE; 0: none
+  std::chrono::seconds keep_alive_interval{0};  ///< TCP_KEEPINTVL; 0: the system's
+  int keep_alive_probes = 0;                    ///< TCP_KEEPCNT; 0: the system's
+  std::chrono::milliseconds user_timeout{
+      0};                        ///< TCP_USER_TIMEOUT: unacknowledged for so long is over; 0: the system's
+  int receive_buffer_bytes = 0;  ///< SO_RCVBUF; 0: the kernel tunes it
+  int send_buffer_bytes = 0;     ///< SO_SNDBUF; 0: the kernel tunes it
+  /// TCP_DEFER_ACCEPT: who connects and says nothing is not shown to us for about so long. Not for servers
+  /// that speak first. Of the guests hidden in this way the first-byte deadline knows nothing, and `drops`
+  /// counts their bare ACKs.
+  std::chrono::seconds defer_accept{0};
   /// For blocking servers: accept(2) waits.
   bool blocking = false;
 };
