@@ -8,6 +8,7 @@
 
 #include <cerrno>
 #include <cstdio>
+#include <memory>
 #include <new>
 
 namespace anteroom {
@@ -36,13 +37,10 @@ std::error_code bind_source(int fd, const Endpoint& source) noexcept {
 
 Connector::Connector(Reactor& reactor, ConnectionHandlers handlers, ConnectionOptions options)
     : reactor_(reactor),
-      kind_(std::make_unique<Connection::Kind>(std::move(handlers), options)),
+      kind_(std::make_unique<Connection::Kind>(std::move(handlers), options).release()),
       local_ports_(local_port_range()) {}
 
-Connector::~Connector() {
-  Connection::end_all(reactor_, *kind_);
-  reactor_.retire(std::unique_ptr<Reapable>(std::move(kind_)));
-}
+Connector::~Connector() { Connection::end_all(reactor_, *kind_); }
 
 ConnectResult Connector::connect(const Endpoint& to, const ConnectOptions& options) {
   ConnectResult result;

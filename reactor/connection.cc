@@ -3,58 +3,73 @@
 #include <anteroom/socket.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
+#include <sys/uio.h>
 
 #include <algorithm>
+#include <array>
 #include <cerrno>
+#include <limits>
 #include <new>
 #include <utility>
+
+#include "connection_deadlines.h"
+#include "output.h"
 
 namespace anteroom {
 namespace {
 
 using namespace std::chrono_literals;
 
-constexpr std::chrono::hours kLingerMax{24};
+constexpr std::chrono::hours kTimeMax{24 * 365};
 constexpr std::size_t kSmallAnswer = 1400;  // bytes: one segment, which is on its way at once
+constexpr std::size_t kPiecesPerCall = 64;
 
 /// What lies behind the last bytes, or stops a read in the middle of them (PRI: urgent data), and brings no
 /// further edge.
 constexpr std::uint32_t kMoreThanBytes = EPOLLRDHUP | EPOLLHUP | EPOLLERR | EPOLLPRI;
 
-/// Of connections whose acceptor or connector is gone.
-const Connection::Kind& silent_kind() {
-  static const Connection::Kind kind({}, {});
-  return kind;
+ConnectionOptions clamped(ConnectionOptions options) {
+  for (std::chrono::milliseconds* time :
+       {&options.linger, &options.first_byte_deadline, &options.idle_deadline, &options.rate_window})
+    *time = std::clamp<std::chrono::milliseconds>(*time, 0ms, kTimeMax);
+  options.rate_window = std::max<std::chrono::milliseconds>(options.rate_window, 10ms);
+  return options;
 }
 
 std::error_code error_of(int error) noexcept { return {error, std::system_category()}; }
 
 }  // namespace
 
-Connection::Connection(Reactor& reactor, Fd socket, const Kind& kind, int family) noexcept
+Connection::Kind::Kind(ConnectionHandlers the_handlers, const ConnectionOptions& the_options)
+    : handlers(std::move(the_handlers)), options(clamped(the_options)) {}
+
+Connection::Connection(Reactor& reactor, Fd socket, Kind& kind, int family, std::uint32_t ticket) noexcept
     : Channel(reactor, std::move(socket)),
       short_read_means_drained_(family != AF_UNIX),
-      linger_(std::clamp<std::chrono::milliseconds>(kind.options.linger, 0ms, kLingerMax)),
-      kind_(&kind) {}
+      ticket_(ticket),
+      kind_(&kind) {
+  ++kind.living_;
+}
 
-/// Only with its reactor does it end with output still waiting.
 Connection::~Connection() {
-  if (!output_.empty()) reset_on_close(fd());
+  // Only with its reactor does it end with output still waiting.
+  if (output_) reset_on_close(fd());
+  if (--kind_->living_ == 0 && kind_->ended_) reactor().retire(std::unique_ptr<Reapable>(kind_));
 }
 
 // ---- Beginning ----
 
-void Connection::start(Reactor& reactor, Fd socket, const Kind& kind, int family) {
+void Connection::start(Reactor& reactor, Fd socket, Kind& kind, int family, std::uint32_t ticket) {
   Connection& connection =
-      reactor.adopt(std::make_unique<Connection>(reactor, std::move(socket), kind, family));
+      reactor.adopt(std::make_unique<Connection>(reactor, std::move(socket), kind, family, ticket));
   connection.tell_open();
+  if (kind.draining_ && connection.is_open() && kind.handlers.draining) kind.handlers.draining(connection);
   connection.read();
 }
 
-Connection& Connection::start_connecting(Reactor& reactor, Fd socket, const Kind& kind,
-                                         const Attempt& attempt) {
+Connection& Connection::start_connecting(Reactor& reactor, Fd socket, Kind& kind, const Attempt& attempt) {
   Connection& connection =
-      reactor.adopt(std::make_unique<Connection>(reactor, std::move(socket), kind, attempt.family));
+      reactor.adopt(std::make_unique<Connection>(reactor, std::move(socket), kind, attempt.family, 0));
   connection.state_ = State::kConnecting;
   connection.context_ = attempt.context;
   connection.check_self_connect_ = attempt.check_self_connect;
@@ -84,7 +99,7 @@ bool Connection::finish_connecting(std::uint32_t events) noexcept {
   // A connect to a free local port may pick that very port as its own, and meet itself (RFC 9293,
   // simultaneous open).
   if (check_self_connect_ && local() == peer()) return end(error_of(ECONNREFUSED)), false;
-  deadline_ = Timer();
+  deadlines_.reset();
   tell_open();
   more_to_read_ = more_to_read_ || !is_watched();
   return state_ == State::kOpen;
@@ -93,6 +108,12 @@ bool Connection::finish_connecting(std::uint32_t events) noexcept {
 void Connection::tell_open() noexcept {
   state_ = State::kOpen;
   was_open_ = true;
+  ++reactor().counts().connections_opened;
+  ++reactor().counts().connections_open;
+  if (kind_->options.has_deadlines()) {
+    if (deadlines() == nullptr) return;
+    deadlines_->opened();
+  }
   if (kind_->handlers.open) kind_->handlers.open(*this);
 }
 
@@ -101,17 +122,20 @@ void Connection::tell_open() noexcept {
 void Connection::on_ready(std::uint32_t events) noexcept {
   if ((events & kMoreThanBytes) != 0) short_read_means_drained_ = false;
   if ((events & (EPOLLIN | kMoreThanBytes)) != 0) more_to_read_ = true;
+  if ((events & EPOLLERR) != 0) sees_error_ = true;
   switch (state_) {
     case State::kConnecting:
       if (finish_connecting(events) && more_to_read_) read();
       return;
     case State::kOpen:
     case State::kFailing:
-      if (!output_.empty()) write();
+      if (peer_has_ended_ && (events & (EPOLLERR | EPOLLHUP)) != 0) return peer_gone();
+      if (output_) write();
       if (more_to_read_ || state_ == State::kFailing) read();
       return;
     case State::kClosing:
-      return write();
+      if (output_) write();
+      return;
     case State::kLingering:
       return read_last();
     case State::kEnded:
@@ -120,7 +144,9 @@ void Connection::on_ready(std::uint32_t events) noexcept {
 }
 
 void Connection::reaped() noexcept {
-  if (!kind_->ended && kind_->handlers.closed) kind_->handlers.closed(*this, error_of(error_));
+  if (kind_->ended_) return;
+  if (kind_->handlers.closed) kind_->handlers.closed(*this, error_of(error_));
+  if (!kind_->ended_) kind_->left(ticket_);
 }
 
 // ---- Reading ----
@@ -142,6 +168,8 @@ void Connection::read() noexcept {
     if (count > 0) {
       const auto bytes = static_cast<std::size_t>(count);
       has_heard_ = true;
+      reactor().counts().received_bytes += bytes;
+      if (deadlines_) deadlines_->received(bytes);
       if (kind_->handlers.data) kind_->handlers.data(*this, {scratch.data(), bytes});
       if (bytes < scratch.size() && short_read_means_drained_) {
         more_to_read_ = false;
@@ -166,47 +194,76 @@ void Connection::read() noexcept {
 void Connection::peer_ended() noexcept {
   peer_has_ended_ = true;
   more_to_read_ = false;
-  if (output_.empty()) end(error_of(error_));
+  if (sees_error_) {
+    if (const std::error_code error = take_socket_error(fd())) return end(error);
+  }
+  const bool stays = state_ == State::kOpen && kind_->handlers.peer_ended;
+  if (stays) kind_->handlers.peer_ended(*this);
+  if (state_ == State::kFailing) return end(error_of(error_));
+  if (state_ != State::kOpen) return;
+  if (!output_ && (output_ended_ || !stays)) return end({});
+  watch_or_end();  // for its reset
+}
+
+/// Half-closed, and now it has reset, or the other half has gone too.
+void Connection::peer_gone() noexcept {
+  std::error_code error = take_socket_error(fd());
+  if (!error && output_) error = error_of(EPIPE);
+  end(error);
 }
 
 void Connection::pause_reading() noexcept { paused_by_user_ = true; }
 
 void Connection::resume_reading() noexcept {
   paused_by_user_ = false;
+  if (deadlines_ && state_ == State::kOpen) deadlines_->input_begins();
   if (more_to_read_ && may_read()) reactor().again(*this);
+}
+
+void Connection::expect_input(bool expected) noexcept {
+  const bool begins = expected && !input_expected_;
+  input_expected_ = expected;
+  if (begins && deadlines_ && state_ == State::kOpen) deadlines_->input_begins();
 }
 
 // ---- Writing ----
 
 bool Connection::send(std::string_view bytes) noexcept {
+  if (state_ != State::kOpen || output_ended_) return false;
+  const std::size_t sent = output_ ? 0 : send_now(bytes);
   if (state_ != State::kOpen) return false;
-  const std::size_t sent = output_.empty() ? write_now(bytes) : 0;
-  if (state_ != State::kOpen) return false;
-  if (sent == bytes.size()) return true;
-  if (!output_.append(bytes.substr(sent))) {
-    send_failed(error_of(ENOMEM));
-    return false;
+  return sent == bytes.size() || keep(bytes.substr(sent));
+}
+
+bool Connection::send(std::span<const std::string_view> pieces) noexcept {
+  if (state_ != State::kOpen || output_ended_) return false;
+  std::size_t sent = output_ ? 0 : send_now(pieces);
+  for (const std::string_view piece : pieces) {
+    if (state_ != State::kOpen) return false;
+    const std::size_t skipped = std::min(sent, piece.size());
+    sent -= skipped;
+    if (skipped < piece.size() && !keep(piece.substr(skipped))) return false;
   }
-  if (output_.size() >= kind_->options.high_watermark_bytes) paused_by_output_ = true;
+  return state_ == State::kOpen;
+}
+
+bool Connection::send_file(Fd file, std::uint64_t offset, std::uint64_t size) noexcept {
+  if (state_ != State::kOpen || output_ended_) return false;
+  if (size == 0) return true;
+  const bool is_first = !output_;
+  if (!make_output()) return false;
+  if (!output_->append_file(std::move(file), offset, size)) return send_failed(error_of(ENOMEM)), false;
+  if (!is_first) return true;
+  std::size_t sent = 0;
+  const int error = send_output(sent);
+  if (error == 0) return drop_output(), true;
+  if (error == EINTR) reactor().again(*this);
+  if (error != EAGAIN && error != EINTR) return send_failed(error_of(error)), false;
   return watch_or_end();
 }
 
-void Connection::write() noexcept {
-  const std::size_t sent = write_now(output_.front());
-  if (state_ != State::kOpen && state_ != State::kClosing) return;
-  output_.consume(sent);
-  if (output_.size() <= kind_->options.low_watermark_bytes) paused_by_output_ = false;
-  if (!output_.empty()) {
-    if (state_ == State::kClosing && sent > 0) end_after(linger_);
-    return;
-  }
-  if (state_ == State::kClosing) return end_in_order();
-  if (kind_->handlers.drained) kind_->handlers.drained(*this);
-  if (state_ == State::kOpen && peer_has_ended_ && output_.empty()) end({});
-}
-
 /// How many of `bytes` the kernel took.
-std::size_t Connection::write_now(std::string_view bytes) noexcept {
+std::size_t Connection::send_now(std::string_view bytes) noexcept {
   std::size_t sent = 0;
   while (sent < bytes.size()) {
     const ssize_t count = ::send(fd(), bytes.data() + sent, bytes.size() - sent, MSG_NOSIGNAL);
@@ -219,9 +276,121 @@ std::size_t Connection::write_now(std::string_view bytes) noexcept {
       break;
     }
   }
-  sent_bytes_ += sent;
+  note_sent(sent);
   return sent;
 }
+
+/// How many bytes of `pieces` the kernel took. After a call that did not take all, the next would take none.
+std::size_t Connection::send_now(std::span<const std::string_view> pieces) noexcept {
+  std::size_t sent = 0;
+  while (!pieces.empty()) {
+    std::array<iovec, kPiecesPerCall> parts;
+    const std::size_t count = std::min(pieces.size(), parts.size());
+    std::size_t size = 0;
+    for (std::size_t i = 0; i < count; ++i) {
+      parts[i] = {.iov_base = const_cast<char*>(pieces[i].data()), .iov_len = pieces[i].size()};
+      size += pieces[i].size();
+    }
+    msghdr message{};
+    message.msg_iov = parts.data();
+    message.msg_iovlen = count;
+    ssize_t taken = 0;
+    do {
+      taken = ::sendmsg(fd(), &message, MSG_NOSIGNAL);
+    } while (taken < 0 && errno == EINTR);
+    if (taken < 0 && errno != EAGAIN) send_failed(last_error());
+    if (taken < 0) break;
+    sent += static_cast<std::size_t>(taken);
+    if (static_cast<std::size_t>(taken) < size) break;
+    pieces = pieces.subspan(count);
+  }
+  note_sent(sent);
+  return sent;
+}
+
+void Connection::note_sent(std::size_t count) noexcept {
+  reactor().counts().sent_bytes += count;
+  if (deadlines_ && count > 0) deadlines_->sent(count);
+  if (sent_much_) return;
+  sent_much_ = sent_bytes_ + count > kSmallAnswer;
+  if (!sent_much_) sent_bytes_ = static_cast<std::uint16_t>(sent_bytes_ + count);
+}
+
+bool Connection::keep(std::string_view bytes) noexcept {
+  if (!make_output()) return false;
+  LoopMetrics& counts = reactor().counts();
+  const std::size_t most = kind_->options.output_bytes_max;
+  const std::size_t most_in_all = reactor().buffered_bytes_max();
+  const bool is_too_much = most > 0 && (bytes.size() > most || output_->bytes() > most - bytes.size());
+  const std::size_t before = output_->memory();
+  if (is_too_much) return send_failed(error_of(ENOBUFS)), false;
+  if (!output_->append(bytes)) return send_failed(error_of(ENOMEM)), false;
+  counts.buffered_bytes += output_->memory() - before;
+  if (most_in_all > 0 && counts.buffered_bytes > most_in_all) return send_failed(error_of(ENOBUFS)), false;
+  if (output_->bytes() >= kind_->options.high_watermark_bytes) paused_by_output_ = true;
+  return watch_or_end();
+}
+
+bool Connection::make_output() noexcept {
+  if (output_) return true;
+  output_.reset(new (std::nothrow) Output);
+  if (!output_) return send_failed(error_of(ENOMEM)), false;
+  if (deadlines_) deadlines_->output_begins();
+  return true;
+}
+
+void Connection::drop_output() noexcept {
+  if (!output_) return;
+  reactor().counts().buffered_bytes -= output_->memory();
+  output_.reset();
+}
+
+/// Output::send_to(), counted.
+int Connection::send_output(std::size_t& sent) noexcept {
+  const std::size_t before = output_->memory();
+  const int error = output_->send_to(fd(), sent);
+  reactor().counts().buffered_bytes -= before - output_->memory();
+  note_sent(sent);
+  return error;
+}
+
+void Connection::write() noexcept {
+  std::size_t sent = 0;
+  const int error = send_output(sent);
+  if (error != 0 && error != EAGAIN && error != EINTR) return send_failed(error_of(error));
+  if (output_->bytes() <= kind_->options.low_watermark_bytes && paused_by_output_) {
+    paused_by_output_ = false;
+    if (deadlines_) deadlines_->input_begins();
+  }
+  if (error == 0) {
+    drop_output();
+    return written();
+  }
+  if (error == EINTR) reactor().again(*this);
+  if (state_ == State::kClosing && sent > 0) end_after(kind_->options.linger);
+}
+
+/// All that waited has been taken.
+void Connection::written() noexcept {
+  if (state_ == State::kClosing) return end_in_order();
+  if (output_ended_) finish_output();
+  if (state_ == State::kOpen && kind_->handlers.drained) kind_->handlers.drained(*this);
+  if (state_ == State::kOpen && peer_has_ended_ && !output_ && !kind_->handlers.peer_ended) end({});
+}
+
+void Connection::end_output() noexcept {
+  if (state_ != State::kOpen || output_ended_) return;
+  output_ended_ = true;
+  if (!output_) finish_output();
+}
+
+void Connection::finish_output() noexcept {
+  if (::shutdown(fd(), SHUT_WR) != 0) return end(last_error());
+  if (peer_has_ended_) return end({});
+  if (!is_watched()) watch_or_end();  // for its end
+}
+
+std::size_t Connection::unsent_bytes() const noexcept { return output_ ? output_->bytes() : 0; }
 
 /// The peer has reset, or the kernel has no memory. What the peer sent before may still lie there: the turn
 /// reads it first.
@@ -230,7 +399,7 @@ void Connection::send_failed(std::error_code error) noexcept {
   if (state_ != State::kOpen || peer_has_ended_) return end(error);
   state_ = State::kFailing;
   error_ = error.value();
-  output_.clear();
+  drop_output();
   paused_by_output_ = false;
   reactor().again(*this);
 }
@@ -249,8 +418,9 @@ void Connection::close() noexcept {
       return;
   }
   state_ = State::kClosing;
-  if (output_.empty()) return end_in_order();
-  end_after(linger_);  // from the last progress: a peer that takes nothing does not hold us for ever
+  if (!output_) return end_in_order();
+  end_after(
+      kind_->options.linger);  // from the last progress: a peer that takes nothing does not hold us for ever
 }
 
 /// All is sent. close(2) with input unread, or still under way, would send a reset that may overtake our last
@@ -266,7 +436,7 @@ void Connection::end_in_order() noexcept {
   } while (count < 0 && errno == EINTR);
   if (count == 0) return end({});
   if (count < 0 && errno != EAGAIN) return end(last_error());
-  if (count < 0 && !has_heard_ && sent_bytes_ <= kSmallAnswer) return end({});
+  if (count < 0 && !has_heard_ && !sent_much_) return end({});
   linger();
 }
 
@@ -278,7 +448,7 @@ void Connection::linger() noexcept {
   } else if (!watch_or_end()) {
     return;
   }
-  end_after(linger_);
+  end_after(kind_->options.linger);
 }
 
 void Connection::read_last() noexcept {
@@ -304,11 +474,15 @@ void Connection::abort() noexcept {
 void Connection::end(std::error_code error) noexcept {
   if (state_ == State::kEnded) return;
   // A FIN would say that this was all.
-  if (error && (is_truncated_ || !output_.empty())) reset_on_close(fd());
+  if (error && (is_truncated_ || output_)) reset_on_close(fd());
+  if (was_open_) {
+    ++reactor().counts().connections_closed;
+    --reactor().counts().connections_open;
+  }
   state_ = State::kEnded;
   error_ = error.value();
-  output_.clear();
-  deadline_.cancel();
+  drop_output();
+  if (deadlines_) deadlines_->cancel();
   reactor().retire(*this);
 }
 
@@ -319,23 +493,36 @@ bool Connection::watch_or_end() noexcept {
   return !error;
 }
 
-/// A peer that stays after all is sent has still been served; otherwise the deadline is an error.
-void Connection::end_after(std::chrono::nanoseconds delay) noexcept {
-  try {
-    deadline_ = Timer(reactor(), [this] { end(error_of(state_ == State::kLingering ? 0 : ETIMEDOUT)); });
-    deadline_.arm(delay);
-  } catch (const std::bad_alloc&) {
-    end(error_of(ENOMEM));
-  }
+Connection::Deadlines* Connection::deadlines() noexcept {
+  if (!deadlines_) deadlines_.reset(new (std::nothrow) Deadlines(*this));
+  if (!deadlines_) end(error_of(ENOMEM));
+  return deadlines_.get();
 }
 
-void Connection::end_all(Reactor& reactor, const Kind& kind) noexcept {
-  kind.ended = true;
+void Connection::end_after(std::chrono::nanoseconds delay) noexcept {
+  if (Deadlines* const all = deadlines()) all->end_after(delay);
+}
+
+void Connection::end_all(Reactor& reactor, Kind& kind) noexcept {
+  kind.ended_ = true;
+  if (kind.living_ == 0) return reactor.retire(std::unique_ptr<Reapable>(&kind));
+  close_all(reactor, kind);
+}
+
+void Connection::close_all(Reactor& reactor, const Kind& kind) noexcept {
   reactor.for_each_channel([&kind](Channel& channel) {
     auto* const connection = dynamic_cast<Connection*>(&channel);
-    if (connection == nullptr || connection->kind_ != &kind) return;
-    connection->kind_ = &silent_kind();
-    connection->close();
+    if (connection != nullptr && connection->kind_ == &kind) connection->close();
+  });
+}
+
+void Connection::tell_draining(Reactor& reactor, Kind& kind) noexcept {
+  kind.draining_ = true;
+  if (!kind.handlers.draining) return;
+  reactor.for_each_channel([&kind](Channel& channel) {
+    auto* const connection = dynamic_cast<Connection*>(&channel);
+    if (connection != nullptr && connection->kind_ == &kind && connection->is_open() && !kind.ended_)
+      kind.handlers.draining(*connection);
   });
 }
 

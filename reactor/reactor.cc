@@ -18,10 +18,12 @@ namespace {
 constexpr int kEventsPerTurn = 512;
 constexpr std::uint64_t kWakeCookie = 0;  // finds nobody: a wake-up is only there to end the wait
 
-/// Room for one more from each living channel, so that telling the reactor something can never fail.
+constexpr std::uint8_t kBothMarks = 3;
+constexpr std::uint64_t kTimeOneTurnIn = 16;  // a power of two
+
 template <class T>
-void reserve_for(std::vector<T>& list, std::size_t living) {
-  if (list.capacity() < list.size() + living + 1) list.reserve(2 * (list.size() + living + 1));
+bool has_room_for(const std::vector<T>& list, std::size_t more) noexcept {
+  return list.capacity() - list.size() >= more;
 }
 
 }  // namespace
@@ -46,6 +48,7 @@ Reactor::~Reactor() {
   // in place.
   for (std::unique_ptr<Channel>& channel : channels_) channel.reset();
   posted_.clear();
+  running_.clear();
   while (retired_.first != nullptr) free_all(std::exchange(retired_, {}));
 }
 
@@ -54,50 +57,58 @@ void Reactor::turn(std::optional<Clock::duration> wait_max) {
   epoll_event events[kEventsPerTurn];
   const bool must_wait =
       again_.empty() && retired_.first == nullptr && !has_posted_.load(std::memory_order_relaxed);
-  const int ready = wait(events, kEventsPerTurn, must_wait ? wait_max : Clock::duration::zero());
+  const int ready = wait(events, must_wait ? wait_max : Clock::duration::zero());
   turning_ = true;
+  now_is_known_ = false;
+  const bool is_timed = metrics_.turns++ % kTimeOneTurnIn == 0;
+  if (is_timed) now();
+  metrics_.events += static_cast<std::uint64_t>(ready);
   // Who stopped for a budget goes on in this turn; who stops in this turn, in the next. Not before the wait,
   // which may throw.
   again_now_.swap(again_);
-  now_ = Clock::now();
+  again_mark_ ^= kBothMarks;
   for (int i = 0; i < ready; ++i) {
     Channel* const channel = find_channel(ChannelId{events[i].data.u64});
     if (channel != nullptr) channel->on_ready(events[i].events);
   }
-  timers_->fire(now_);
-  run_posted();
+  if (!timers_->is_empty()) metrics_.timers += timers_->fire(now());
+  if (has_posted_.load(std::memory_order_acquire)) run_posted();
   run_again();
-  reap();
+  if (retired_.first != nullptr) reap();
   turning_ = false;
+  if (is_timed) {
+    const auto took = std::chrono::duration_cast<std::chrono::microseconds>(Clock::now() - now_);
+    metrics_.turn_us.record(static_cast<std::uint64_t>(took.count()));
+  }
 }
 
-/// epoll_pwait2 when there is a time to keep, for its nanoseconds; kernels before 5.11 have only
-/// milliseconds, rounded up.
-int Reactor::wait(epoll_event* events, int count, std::optional<Clock::duration> wait_max) {
-  if (const std::optional<Clock::time_point> next = timers_->next();
-      next && wait_max != Clock::duration::zero()) {
-    const Clock::duration left = std::max(*next - Clock::now(), Clock::duration::zero());
-    wait_max = std::min(left, wait_max.value_or(left));
-  }
+int Reactor::wait(epoll_event* events, std::optional<Clock::duration> wait_max) {
   int ready = -1;
-  if (!wait_max) {
-    ready = ::epoll_wait(epoll_.get(), events, count, -1);
-  } else if (*wait_max <= Clock::duration::zero()) {
-    ready = ::epoll_wait(epoll_.get(), events, count, 0);
+  if (timers_->is_empty() && !wait_max) {
+    ready = ::epoll_wait(epoll_.get(), events, kEventsPerTurn, -1);
   } else {
-    const auto seconds = std::chrono::duration_cast<std::chrono::seconds>(*wait_max);
-    const timespec timeout{.tv_sec = seconds.count(), .tv_nsec = (*wait_max - seconds).count()};
-    ready = ::epoll_pwait2(epoll_.get(), events, count, &timeout, nullptr);
-    // EPERM: a sandbox whose filter of system calls is older than this one.
-    if (ready < 0 && (errno == ENOSYS || errno == EPERM)) {
-      const auto milliseconds = std::chrono::ceil<std::chrono::milliseconds>(*wait_max).count();
-      const auto longest = static_cast<std::int64_t>(std::numeric_limits<int>::max());
-      ready = ::epoll_wait(epoll_.get(), events, count, static_cast<int>(std::min(milliseconds, longest)));
-    }
+    ready = wait_for(events, wait_max.value_or(Clock::duration::max()));
   }
   if (ready >= 0) return ready;
   if (errno == EINTR) return 0;  // a signal: the turn has no events, and the next one works out its time anew
   throw setup_error(last_error(), "epoll_wait", "of a reactor");
+}
+
+/// At most until the next timer. epoll_pwait2 when there is a time to keep, for its nanoseconds; kernels
+/// before 5.11 have only milliseconds, rounded up.
+int Reactor::wait_for(epoll_event* events, Clock::duration wait_max) {
+  if (const auto next = timers_->next(); next && wait_max > Clock::duration::zero())
+    wait_max = std::min(wait_max, *next - Clock::now());
+  if (wait_max <= Clock::duration::zero()) return ::epoll_wait(epoll_.get(), events, kEventsPerTurn, 0);
+  const auto seconds = std::chrono::duration_cast<std::chrono::seconds>(wait_max);
+  const timespec timeout{.tv_sec = seconds.count(), .tv_nsec = (wait_max - seconds).count()};
+  const int ready = ::epoll_pwait2(epoll_.get(), events, kEventsPerTurn, &timeout, nullptr);
+  // EPERM: a sandbox whose filter of system calls is older than this one.
+  if (ready >= 0 || (errno != ENOSYS && errno != EPERM)) return ready;
+  const auto milliseconds = std::chrono::ceil<std::chrono::milliseconds>(wait_max).count();
+  const auto longest = static_cast<std::int64_t>(std::numeric_limits<int>::max());
+  return ::epoll_wait(epoll_.get(), events, kEventsPerTurn,
+                      static_cast<int>(std::min(milliseconds, longest)));
 }
 
 void Reactor::run() {
@@ -131,22 +142,23 @@ void Reactor::wake() noexcept {
 }
 
 void Reactor::run_posted() {
-  if (!has_posted_.load(std::memory_order_acquire)) return;
-  std::vector<Task> tasks;
   {
     const std::lock_guard lock(posted_mutex_);
-    tasks.swap(posted_);
+    running_.swap(posted_);
     has_posted_.store(false, std::memory_order_release);
   }
-  for (Task& task : tasks) [&]() noexcept { task(); }();
+  metrics_.tasks += running_.size();
+  for (Task& task : running_) [&]() noexcept { task(); }();
+  running_.clear();
 }
 
 void Reactor::run_again() noexcept {
   // By index: whoever is taken in meanwhile may make adopt() move the list.
   for (std::size_t i = 0; i < again_now_.size(); ++i) {
     Channel* const channel = find_channel(again_now_[i]);
-    if (channel == nullptr) continue;
-    channel->again_ = false;
+    // Who has asked anew since, in this turn, has had its share and waits for the next.
+    if (channel == nullptr || channel->again_ != again_mark_) continue;
+    channel->again_ = 0;
     channel->on_ready(0);
   }
   again_now_.clear();
@@ -170,29 +182,51 @@ void Reactor::free_all(Retired retired) noexcept {
 void Reactor::adopt_channel(std::unique_ptr<Channel> channel) {
   assert(channel->fd_ && channel->id_ == ChannelId::kNone);
   const auto fd = static_cast<std::size_t>(channel->fd());
+  const std::size_t more = metrics_.channels + 1;
+  if (!has_room_for(again_, more) || !has_room_for(again_now_, more) || !has_room_for(want_descriptor_, more))
+    make_room_for_another();
   if (fd >= channels_.size()) channels_.resize(std::max(fd + 1, 2 * channels_.size()));
-  reserve_for(again_, living_);
-  reserve_for(again_now_, living_);
-  reserve_for(want_descriptor_, living_);
   assert(channels_[fd] == nullptr);
   if (++generation_ == 0) ++generation_;
   channel->id_ = ChannelId{static_cast<std::uint64_t>(generation_) << 32 | fd};
   channels_[fd] = std::move(channel);
-  ++living_;
+  ++metrics_.channels;
+}
+
+/// Room for one more from each living channel, so that telling the reactor something can never fail.
+void Reactor::make_room_for_another() {
+  for (std::vector<ChannelId>* list : {&again_, &again_now_, &want_descriptor_}) {
+    const std::size_t needed = list->size() + metrics_.channels + 1;
+    if (list->capacity() < needed) list->reserve(2 * needed);
+  }
 }
 
 std::error_code Reactor::watch(Channel& channel) noexcept {
+  return add_to_epoll(channel, EPOLLIN | EPOLLPRI | EPOLLOUT | EPOLLRDHUP | EPOLLET);
+}
+
+std::error_code Reactor::watch_exclusive(Channel& channel) noexcept {
+  return add_to_epoll(channel, EPOLLIN | EPOLLET | EPOLLEXCLUSIVE);
+}
+
+std::error_code Reactor::add_to_epoll(Channel& channel, std::uint32_t events) noexcept {
   assert(!channel.watched_ && !channel.retired_);
-  epoll_event event{.events = EPOLLIN | EPOLLPRI | EPOLLOUT | EPOLLRDHUP | EPOLLET,
-                    .data = {.u64 = static_cast<std::uint64_t>(channel.id_)}};
+  epoll_event event{.events = events, .data = {.u64 = static_cast<std::uint64_t>(channel.id_)}};
   if (::epoll_ctl(epoll_.get(), EPOLL_CTL_ADD, channel.fd(), &event) != 0) return last_error();
   channel.watched_ = true;
   return {};
 }
 
+void Reactor::unwatch(Channel& channel) noexcept {
+  if (!channel.watched_ || channel.retired_) return;
+  (void)::epoll_ctl(epoll_.get(), EPOLL_CTL_DEL, channel.fd(), nullptr);
+  channel.watched_ = false;
+}
+
 void Reactor::again(Channel& channel) noexcept {
-  if (channel.again_ || channel.retired_) return;
-  channel.again_ = true;
+  const std::uint8_t next_mark = again_mark_ ^ kBothMarks;
+  if (channel.again_ == next_mark || channel.retired_) return;
+  channel.again_ = next_mark;
   again_.push_back(channel.id_);
 }
 
@@ -200,7 +234,7 @@ void Reactor::retire(Channel& channel) noexcept {
   if (channel.retired_) return;
   channel.retired_ = true;
   retire(std::unique_ptr<Reapable>(std::move(channels_[static_cast<std::size_t>(channel.fd())])));
-  --living_;
+  --metrics_.channels;
   // epoll forgets it with its last descriptor; for a duplicate's events the id finds nobody.
   channel.fd_.reset();
   for (const ChannelId id : want_descriptor_) {

@@ -53,14 +53,18 @@ class TimerWheel {
 
   explicit TimerWheel(Clock::time_point now) noexcept : current_(floor_tick(now)) {}
 
+  bool is_empty() const noexcept { return armed_ == 0; }
+
   void arm(TimerEntry& entry, Clock::time_point when) noexcept {
     cancel(entry);
+    ++armed_;
     entry.tick = ceil_tick(when);
     insert(entry);
   }
 
   void cancel(TimerEntry& entry) noexcept {
     if (!entry.is_linked()) return;
+    --armed_;
     TimerLink* const neighbour = entry.next;
     entry.unlink();
     if (neighbour->is_linked()) return;
@@ -80,9 +84,10 @@ class TimerWheel {
 
   /// Fires what is due, in the order of deadlines. What handlers arm meanwhile waits for the next call, even
   /// if it is due.
-  void fire(Clock::time_point now) noexcept {
+  /// How many fired.
+  std::uint64_t fire(Clock::time_point now) noexcept {
     const std::uint64_t until = floor_tick(now);
-    if (until < current_) return;
+    if (until < current_) return 0;
     TimerLink expired;
     take(due_, expired);
     for (std::optional<std::size_t> slot = first_slot(); slot; slot = first_slot()) {
@@ -100,11 +105,14 @@ class TimerWheel {
       take(due_, expired);
     }
     current_ = until;
-    while (expired.is_linked()) {
+    std::uint64_t fired = 0;
+    for (; expired.is_linked(); ++fired) {
       auto& entry = static_cast<TimerEntry&>(*expired.next);
       entry.unlink();
+      --armed_;
       entry.expired();
     }
+    return fired;
   }
 
  private:
@@ -165,6 +173,7 @@ class TimerWheel {
     from.next = from.previous = &from;
   }
 
+  std::size_t armed_ = 0;
   std::uint64_t current_;  // every timer up to this tick has been fired or is in due_
   TimerLink due_;          // armed for a tick that has passed already
   std::array<std::uint64_t, kLevels> used_{};

@@ -1,4 +1,5 @@
 #include <anteroom/acceptor.h>
+#include <anteroom/reuseport_group.h>
 #include <anteroom/socket.h>
 #include <anteroom/timer.h>
 #include <sys/socket.h>
@@ -14,6 +15,7 @@ namespace anteroom {
 namespace {
 
 constexpr std::chrono::milliseconds kRest{20};
+constexpr std::uint32_t kNobodyKnows = std::numeric_limits<std::uint32_t>::max();
 constexpr std::chrono::seconds kTellEvery{1};
 
 /// The guest at the head of the queue is gone, or the network has lost it; accept(2) reports such errors of
@@ -38,126 +40,396 @@ bool is_the_guests_trouble(int error) noexcept {
 
 }  // namespace
 
-class Acceptor::Door final : public Channel {
+/// The guests of a door, who tell it when they leave.
+class Acceptor::Guests final : public Connection::Kind {
  public:
-  Door(Reactor& reactor, Listener listener, ConnectionHandlers handlers, AcceptorOptions options)
-      : Channel(reactor, listener.release()),
-        listener_(std::move(listener)),
-        kind_(std::move(handlers), options.connection),
-        accepts_per_turn_max_(std::max(options.accepts_per_turn_max, 1)),
-        resting_(std::move(options.resting)),
-        family_(local_endpoint(fd()).family()),
-        alarm_(reactor, [this] { look(); }) {}
-
-  const AcceptorStats& stats() const noexcept { return stats_; }
-  const Connection::Kind& kind() const noexcept { return kind_; }
-
-  void close() noexcept {
-    alarm_.cancel();
-    { const Listener ended(std::move(listener_)); }  // its path goes first, or it might be our successor's
-    reactor().retire(*this);
-  }
+  Guests(Door& door, ConnectionHandlers handlers, const ConnectionOptions& options)
+      : Connection::Kind(std::move(handlers), options), door_(door) {}
 
  private:
-  void on_ready(std::uint32_t events) noexcept override {
+  void left(std::uint32_t ticket) noexcept override;
+  Door& door_;
+};
+
+/// The listening socket, as long as it is open.
+class Acceptor::Bell final : public Channel {
+ public:
+  Bell(Reactor& reactor, Fd listener, Door& door) noexcept
+      : Channel(reactor, std::move(listener)), door_(door) {}
+
+ private:
+  void on_ready(std::uint32_t events) noexcept override;
+  Door& door_;
+};
+
+class Acceptor::Door final : public Reapable {
+ public:
+  Door(Reactor& reactor, Listener listener, ConnectionHandlers handlers, AcceptorOptions options);
+
+  int fd() const noexcept { return bell_ == nullptr ? -1 : bell_->fd(); }
+  const AcceptorStats& stats() const noexcept { return stats_; }
+  std::size_t guests() const noexcept { return guests_->living() + dealt_; }
+
+  void knocked(std::uint32_t events) noexcept {
     // Resting, he does not get up for one who knocks, only for the alarm or a descriptor that has become
     // free.
     if (events == 0 || !rests_) look();
   }
+  void close() noexcept;
+  /// The acceptor goes, and with it the door, the guests, and, at the end of the turn, this.
+  void end() noexcept;
+  void pause(bool paused) noexcept;
+  void drain(const DrainOptions& options, std::function<void(std::size_t)> drained);
+  void left(Admission::Ticket ticket) noexcept;
+  void dealt_one_left(Admission::Ticket ticket) noexcept;
 
-  void look() noexcept {
-    rests_ = false;
-    alarm_.cancel();
-    const std::optional<TcpInfo> info = tcp_info(fd());
-    const std::uint32_t waiting = info ? info->queue_depth : std::numeric_limits<std::uint32_t>::max();
-    if (info) stats_.queue_peak = std::max(stats_.queue_peak, waiting);
-    // A dead guest may not have been one of those who wait (a firewall's EPERM), so it does not count as one.
-    std::uint32_t let_in = 0;
-    for (int tries = 0; let_in < waiting && tries < accepts_per_turn_max_; ++tries) {
-      const int error = accept_one(info && waiting > 1 && tries == 0);
-      if (is_retired()) return;
-      if (error == 0) {
-        ++let_in;
-      } else if (error == EAGAIN) {
-        return;
-      } else if (is_the_guests_trouble(error)) {
-        ++stats_.aborted;
-      } else {
-        return rest(error, info ? std::optional(waiting - let_in) : std::nullopt);
-      }
-    }
-    if (let_in >= waiting) return;
-    if (let_in > 0) return reactor().again(*this);
-    // A whole turn of dead guests: whatever that is, it must not hold the loop.
-    rest(ECONNABORTED, info ? std::optional(waiting) : std::nullopt);
-  }
+ private:
+  enum class Stage : std::uint8_t {
+    kServing,
+    kSteered,   // draining: new guests are sent to the others of the group
+    kLastCall,  // draining: no SYN is taken any more; handshakes under way come to their end
+    kEmptying,  // draining: the door closes when the queue is empty
+    kLeaving,   // the door is closed; guests are still there
+    kLeft,
+  };
 
-  /// 0, or the errno. Retries only what a signal has interrupted.
-  int accept_one(bool ask_how_long) noexcept {
-    int socket = -1;
-    do {
-      socket = ::accept4(fd(), nullptr, nullptr, SOCK_NONBLOCK | SOCK_CLOEXEC);
-    } while (socket < 0 && errno == EINTR);
-    if (socket < 0) return errno;
-    ++stats_.accepted;
-    if (ask_how_long) note_wait(socket);
-    try {
-      Connection::start(reactor(), Fd(socket), kind_, family_);
-    } catch (const std::bad_alloc&) {
-      return ENOMEM;
-    }
-    return 0;
-  }
+  void look() noexcept;
+  int accept_one(bool is_first_of_several) noexcept;
+  bool has_waited_too_long(int guest, bool is_first_of_several) noexcept;
+  void let_in(Fd guest, Admission::Ticket ticket);
+  void turn_away(const Fd& guest) const noexcept;
+  void tune(const TcpInfo& info) noexcept;
+  void rest(int error, std::optional<std::uint32_t> waiting) noexcept;
+  void next_stage() noexcept;
+  void queue_is_empty() noexcept;
+  void cut() noexcept;
+  void leave_if_alone() noexcept;
 
-  /// The first of several has waited the longest.
-  void note_wait(int socket) noexcept {
-    if (const std::optional<TcpInfo> guest = tcp_info(socket)) {
-      stats_.longest_wait = std::max(stats_.longest_wait, guest->since_last_sent);
-    }
-  }
-
-  void rest(int error, std::optional<std::uint32_t> waiting) noexcept {
-    rests_ = true;
-    ++stats_.rests;
-    reactor().again_when_a_descriptor_closes(*this);
-    alarm_.arm(kRest);
-    if (!resting_ || (told_ && reactor().now() - *told_ < kTellEvery)) return;
-    told_ = reactor().now();
-    resting_({error, std::system_category()}, waiting);
-  }
-
-  Listener listener_;  // without its socket, which is the channel's: it looks after a Unix path
-  Connection::Kind kind_;
-  int accepts_per_turn_max_;
-  std::function<void(std::error_code, std::optional<std::uint32_t>)> resting_;
+  Reactor& reactor_;
+  std::optional<Listener> listener_;  // without its socket, which is the bell's: it looks after a Unix path
+  AcceptorOptions options_;
   int family_;
+  Admission admission_;
+  QueueDelay queue_delay_;
+  BacklogTuner tuner_;
+  std::uint64_t drops_seen_ = 0;
+  std::uint32_t unasked_ = 0;  // guests since one was asked how long he waited
   Timer alarm_;
+  Timer stage_end_;
+  Timer deadline_;  // of the drain
+  DrainOptions drain_;
   bool rests_ = false;
+  bool paused_ = false;
+  Stage stage_ = Stage::kServing;
   std::optional<Reactor::Clock::time_point> told_;
+  std::function<void(std::size_t)> drained_;
+  std::size_t cut_ = 0;
+  std::size_t dealt_ = 0;
+  Guests* guests_;  // ours until end_all()
+  Bell* bell_;      // the reactor owns it
   AcceptorStats stats_;
 };
 
-Acceptor::Acceptor(Reactor& reactor, const Endpoint& endpoint, ConnectionHandlers handlers,
-                   AcceptorOptions options)
-    : Acceptor(reactor, Listener(endpoint), std::move(handlers), std::move(options)) {}
+void Acceptor::Guests::left(std::uint32_t ticket) noexcept { door_.left(ticket); }
+void Acceptor::Bell::on_ready(std::uint32_t events) noexcept { door_.knocked(events); }
 
-Acceptor::Acceptor(Reactor& reactor, Listener listener, ConnectionHandlers handlers, AcceptorOptions options)
-    : door_(&reactor.adopt(
-          std::make_unique<Door>(reactor, std::move(listener), std::move(handlers), std::move(options)))) {
-  if (const std::error_code error = reactor.watch(*door_)) {
-    door_->close();
+Acceptor::Door::Door(Reactor& reactor, Listener listener, ConnectionHandlers handlers,
+                     AcceptorOptions options)
+    : reactor_(reactor),
+      options_(std::move(options)),
+      family_(listener.endpoint().family()),
+      admission_(options_.admission),
+      queue_delay_(options_.queue_delay),
+      tuner_(options_.backlog),
+      alarm_(reactor, [this] { look(); }) {
+  options_.accepts_per_turn_max = std::max(options_.accepts_per_turn_max, 1);
+  auto guests = std::make_unique<Guests>(*this, std::move(handlers), options_.connection);
+  if (const std::optional<ListenQueue> queue = listener.queue(); queue && options_.backlog.is_self_tuning()) {
+    stats_.tuned_backlog = static_cast<int>(queue->limit);
+    drops_seen_ = queue->drops;
+  }
+  bell_ = &reactor.adopt(std::make_unique<Bell>(reactor, listener.release(), *this));
+  listener_.emplace(std::move(listener));
+  const std::error_code error = options_.exclusive ? reactor.watch_exclusive(*bell_) : reactor.watch(*bell_);
+  if (error) {
+    close();
     throw setup_error(error, "epoll_ctl", "for a listener");
+  }
+  guests_ = guests.release();
+}
+
+// ---- At the door ----
+
+void Acceptor::Door::look() noexcept {
+  if (paused_ || bell_ == nullptr) return;
+  rests_ = false;
+  alarm_.cancel();
+  ++stats_.looks;
+  const std::optional<TcpInfo> info = tcp_info(fd());
+  const std::uint32_t waiting = info ? info->queue_depth : kNobodyKnows;
+  if (info) {
+    stats_.queue_peak = std::max(stats_.queue_peak, waiting);
+    if (waiting == 0) queue_delay_.emptied();
+    if (tuner_.is_crowded(waiting, info->queue_limit)) tune(*info);
+  }
+  // A dead guest may not have been one of those who wait (a firewall's EPERM), so it does not count as one.
+  std::uint32_t taken = 0;
+  for (int tries = 0; taken < waiting && tries < options_.accepts_per_turn_max; ++tries) {
+    const int error = accept_one(info && waiting > 1 && tries == 0);
+    if (paused_ || bell_ == nullptr) return;
+    if (error == 0) {
+      ++taken;
+    } else if (error == EAGAIN) {
+      return queue_is_empty();
+    } else if (is_the_guests_trouble(error)) {
+      ++stats_.aborted;
+    } else {
+      return rest(error, info ? std::optional(waiting - taken) : std::nullopt);
+    }
+  }
+  if (taken >= waiting) return queue_is_empty();
+  if (taken > 0) {
+    ++stats_.carried_over;
+    return reactor_.again(*bell_);
+  }
+  // A whole turn of dead guests: whatever that is, it must not hold the loop.
+  rest(ECONNABORTED, info ? std::optional(waiting) : std::nullopt);
+}
+
+/// 0, or the errno. Retries only what a signal has interrupted. Nobody costs any memory before he is
+/// admitted.
+int Acceptor::Door::accept_one(bool is_first_of_several) noexcept {
+  sockaddr_storage address;
+  socklen_t size = sizeof(address);
+  const bool by_source = options_.admission.is_by_source();
+  auto* const peer = by_source ? reinterpret_cast<sockaddr*>(&address) : nullptr;
+  int socket = -1;
+  do {
+    socket = ::accept4(fd(), peer, by_source ? &size : nullptr, SOCK_NONBLOCK | SOCK_CLOEXEC);
+  } while (socket < 0 && errno == EINTR);
+  if (socket < 0) return errno;
+  Fd guest(socket);
+  ++stats_.accepted;
+  if (has_waited_too_long(socket, is_first_of_several)) {
+    ++stats_.shed;
+    return turn_away(guest), 0;
+  }
+  Admission::Ticket ticket = 0;
+  if (options_.admission.is_set() &&
+      admission_.arrive(peer, reactor_.now(), ticket) != AdmissionVerdict::kAdmitted) {
+    ++stats_.refused;
+    return turn_away(guest), 0;
+  }
+  try {
+    let_in(std::move(guest), ticket);
+  } catch (const std::bad_alloc&) {
+    if (options_.admission.is_set()) admission_.leave(ticket);
+    return ENOMEM;
+  }
+  return 0;
+}
+
+/// Asked are one in so many, for the histogram; the first of several, who has waited the longest; and with a
+/// target, everybody.
+bool Acceptor::Door::has_waited_too_long(int guest, bool is_first_of_several) noexcept {
+  const bool is_sample = ++unasked_ >= options_.sample_wait_every && options_.sample_wait_every > 0;
+  if (!is_sample && !is_first_of_several && !queue_delay_.is_set()) return false;
+  if (is_sample) unasked_ = 0;
+  const std::optional<TcpInfo> info = tcp_info(guest);
+  if (!info) return false;
+  const std::chrono::milliseconds waited = info->since_last_sent;
+  stats_.longest_wait = std::max(stats_.longest_wait, waited);
+  if (is_sample) stats_.wait_ms.record(static_cast<std::uint64_t>(waited.count()));
+  return queue_delay_.is_set() && queue_delay_.should_shed(waited, reactor_.now());
+}
+
+void Acceptor::Door::let_in(Fd guest, Admission::Ticket ticket) {
+  if (!options_.deal) return Connection::start(reactor_, std::move(guest), *guests_, family_, ticket);
+  ++dealt_;
+  options_.deal(std::move(guest), family_, ticket);
+}
+
+void Acceptor::Door::turn_away(const Fd& guest) const noexcept {
+  switch (options_.admission.refusal) {
+    case Refusal::kClose:
+      return;
+    case Refusal::kReset:
+      return reset_on_close(guest.get());
+    case Refusal::kReply:
+      // An empty send buffer takes it whole, or he is gone already. What he has said must not turn our end
+      // into a reset.
+      (void)::send(guest.get(), options_.admission.reply.data(), options_.admission.reply.size(),
+                   MSG_NOSIGNAL);
+      const std::span<char> scratch = reactor_.scratch();
+      (void)::recv(guest.get(), scratch.data(), scratch.size(), 0);
+      return;
   }
 }
 
-Acceptor::~Acceptor() {
-  Connection::end_all(door_->reactor(), door_->kind());
-  door_->close();
+void Acceptor::Door::rest(int error, std::optional<std::uint32_t> waiting) noexcept {
+  rests_ = true;
+  ++stats_.rests;
+  reactor_.again_when_a_descriptor_closes(*bell_);
+  alarm_.arm(kRest);
+  if (!options_.resting || (told_ && reactor_.now() - *told_ < kTellEvery)) return;
+  told_ = reactor_.now();
+  options_.resting({error, std::system_category()}, waiting);
 }
 
+void Acceptor::Door::pause(bool paused) noexcept {
+  if (paused_ == paused || bell_ == nullptr) return;
+  paused_ = paused;
+  if (!paused) reactor_.again(*bell_);  // the edges of those who have come meanwhile are behind us
+}
+
+/// The queue is half full or more: how many were turned away already, and what does the system allow?
+void Acceptor::Door::tune(const TcpInfo& info) noexcept {
+  const std::optional<ListenQueue> queue = listen_queue(fd());
+  if (!queue) return;
+  const std::uint64_t turned_away = queue->drops - drops_seen_;
+  drops_seen_ = queue->drops;
+  const int was = static_cast<int>(queue->limit);
+  const int wanted_before = tuner_.wanted_beyond_somaxconn();
+  const std::optional<int> wanted =
+      tuner_.grow(info.queue_depth, queue->limit, turned_away, system_backlog_max());
+  stats_.wanted_beyond_somaxconn = tuner_.wanted_beyond_somaxconn();
+  if (wanted && ::listen(fd(), *wanted) == 0) {
+    stats_.tuned_backlog = *wanted;
+    ++stats_.tunings;
+  }
+  const bool has_news = wanted || tuner_.wanted_beyond_somaxconn() != wanted_before;
+  if (has_news && options_.tuned)
+    options_.tuned(was, wanted.value_or(was),
+                   std::max(wanted.value_or(was), tuner_.wanted_beyond_somaxconn()));
+}
+
+// ---- Leaving ----
+
+void Acceptor::Door::close() noexcept {
+  if (bell_ == nullptr) return;
+  alarm_.cancel();
+  stage_end_.cancel();
+  listener_.reset();         // its path goes first, or it might be our successor's
+  reactor_.unwatch(*bell_);  // others may hold the socket
+  reactor_.retire(*bell_);
+  bell_ = nullptr;
+}
+
+void Acceptor::Door::end() noexcept {
+  close();
+  deadline_.cancel();
+  stage_ = Stage::kLeft;
+  Connection::end_all(reactor_, *guests_);
+  reactor_.retire(std::unique_ptr<Reapable>(this));
+}
+
+/// First new guests are sent elsewhere, if there is an elsewhere. Then SYNs are refused: who was steered
+/// wrongly comes again in a second. When those who were on their way are in the queue, it is emptied, and the
+/// door closed.
+void Acceptor::Door::drain(const DrainOptions& options, std::function<void(std::size_t)> drained) {
+  if (stage_ != Stage::kServing) return;
+  stage_end_ = Timer(reactor_, [this] { next_stage(); });
+  deadline_ = Timer(reactor_, [this] { cut(); });
+  drain_ = options;
+  drained_ = std::move(drained);
+  deadline_.arm(options.deadline);
+  pause(false);
+  if (options.handed_over || bell_ == nullptr || family_ == AF_UNIX) {
+    stage_ = Stage::kLastCall;
+    return stage_end_.arm({});
+  }
+  if (is_in_group(fd()) && steer_group(fd(), options.leaving, options.leaving)) {
+    stage_ = Stage::kSteered;
+    return stage_end_.arm(options.handshakes);
+  }
+  (void)refuse_syns(fd());
+  stage_ = Stage::kLastCall;
+  stage_end_.arm(options.handshakes);
+}
+
+void Acceptor::Door::next_stage() noexcept {
+  if (stage_ == Stage::kSteered) {
+    stage_ = Stage::kLastCall;
+    (void)refuse_syns(fd());
+    return stage_end_.arm(drain_.handshakes);
+  }
+  stage_ = Stage::kEmptying;
+  if (drain_.handed_over || bell_ == nullptr) return queue_is_empty();
+  look();
+}
+
+void Acceptor::Door::queue_is_empty() noexcept {
+  if (stage_ != Stage::kEmptying) return;
+  stage_ = Stage::kLeaving;
+  if (bell_ != nullptr && drain_.leaving == 1) (void)unsteer_group(fd());
+  close();
+  if (drain_.door_closed) drain_.door_closed();
+  Connection::tell_draining(reactor_, *guests_);
+  leave_if_alone();
+}
+
+/// The drain's deadline.
+void Acceptor::Door::cut() noexcept {
+  if (stage_ < Stage::kLeaving) {
+    stage_ = Stage::kEmptying;
+    queue_is_empty();
+  }
+  if (stage_ != Stage::kLeaving) return;
+  cut_ = guests();
+  Connection::close_all(reactor_, *guests_);
+}
+
+void Acceptor::Door::leave_if_alone() noexcept {
+  if (stage_ != Stage::kLeaving || guests() > 0) return;
+  stage_ = Stage::kLeft;
+  // From a timer: whoever leaves last is still on the stack.
+  deadline_ = Timer(reactor_, [this] {
+    if (drained_) drained_(cut_);
+  });
+  deadline_.arm({});
+}
+
+void Acceptor::Door::left(Admission::Ticket ticket) noexcept {
+  if (options_.admission.is_set()) admission_.leave(ticket);
+  leave_if_alone();
+}
+
+void Acceptor::Door::dealt_one_left(Admission::Ticket ticket) noexcept {
+  --dealt_;
+  left(ticket);
+}
+
+// ---- The acceptor ----
+
+Acceptor::Acceptor(Reactor& reactor, const Endpoint& endpoint, ConnectionHandlers handlers,
+                   AcceptorOptions options)
+    : door_(nullptr) {
+  Listener listener(endpoint, {.backlog = options.backlog.initial()});
+  door_ = new Door(reactor, std::move(listener), std::move(handlers), std::move(options));
+}
+
+Acceptor::Acceptor(Reactor& reactor, Listener listener, ConnectionHandlers handlers, AcceptorOptions options)
+    : door_(new Door(reactor, std::move(listener), std::move(handlers), std::move(options))) {}
+
+Acceptor::~Acceptor() { door_->end(); }
+
 Endpoint Acceptor::endpoint() const noexcept { return local_endpoint(door_->fd()); }
+int Acceptor::fd() const noexcept { return door_->fd(); }
 void Acceptor::set_backlog(int backlog) { change_backlog(door_->fd(), backlog); }
 const AcceptorStats& Acceptor::stats() const noexcept { return door_->stats(); }
-std::optional<ListenQueue> Acceptor::queue() const noexcept { return listen_queue(door_->fd()); }
+std::size_t Acceptor::open_connections() const noexcept { return door_->guests(); }
+void Acceptor::pause() noexcept { door_->pause(true); }
+void Acceptor::resume() noexcept { door_->pause(false); }
+void Acceptor::left(Admission::Ticket ticket) noexcept { door_->dealt_one_left(ticket); }
+
+std::optional<ListenQueue> Acceptor::queue() const noexcept {
+  std::optional<ListenQueue> queue = listen_queue(door_->fd());
+  if (queue) queue->peak = std::max(door_->stats().queue_peak, queue->depth);
+  return queue;
+}
+
+void Acceptor::drain(const DrainOptions& options, std::function<void(std::size_t)> drained) {
+  door_->drain(options, std::move(drained));
+}
 
 }  // namespace anteroom

@@ -5,7 +5,9 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 
+#include <algorithm>
 #include <cerrno>
+#include <cstdint>
 #include <limits>
 #include <string>
 #include <utility>
@@ -25,6 +27,31 @@ void remove_dead_path(const Endpoint& endpoint) {
   if (probe && ::connect(probe.get(), endpoint.data(), endpoint.size()) != 0 && errno == ECONNREFUSED) {
     ::unlink(endpoint.path().c_str());
   }
+}
+
+/// For setsockopt(2), which takes an int. What does not fit is as good as for ever.
+template <class Duration>
+int as_option(Duration time) noexcept {
+  return static_cast<int>(std::clamp<std::int64_t>(time.count(), -1, std::numeric_limits<int>::max()));
+}
+
+/// What those who are accepted will have from the listener, if it is there before they come. The buffers set
+/// the window that a SYN-ACK offers.
+void set_what_is_inherited(int listener, const ListenerOptions& options, const Endpoint& endpoint) {
+  const auto set = [&](const char* name, int level, int option, int value) {
+    if (value == 0) return;
+    if (const std::error_code error = set_socket_option(listener, level, option, value))
+      throw setup_error(error, name, endpoint.to_string());
+  };
+  set("TCP_NODELAY", IPPROTO_TCP, TCP_NODELAY, options.no_delay ? 1 : 0);
+  set("SO_KEEPALIVE", SOL_SOCKET, SO_KEEPALIVE, options.keep_alive.count() != 0 ? 1 : 0);
+  set("TCP_KEEPIDLE", IPPROTO_TCP, TCP_KEEPIDLE, as_option(options.keep_alive));
+  set("TCP_KEEPINTVL", IPPROTO_TCP, TCP_KEEPINTVL, as_option(options.keep_alive_interval));
+  set("TCP_KEEPCNT", IPPROTO_TCP, TCP_KEEPCNT, options.keep_alive_probes);
+  set("TCP_USER_TIMEOUT", IPPROTO_TCP, TCP_USER_TIMEOUT, as_option(options.user_timeout));
+  set("SO_RCVBUF", SOL_SOCKET, SO_RCVBUF, options.receive_buffer_bytes);
+  set("SO_SNDBUF", SOL_SOCKET, SO_SNDBUF, options.send_buffer_bytes);
+  set("TCP_DEFER_ACCEPT", IPPROTO_TCP, TCP_DEFER_ACCEPT, as_option(options.defer_accept));
 }
 
 }  // namespace
@@ -48,7 +75,7 @@ Listener::Listener(const Endpoint& endpoint, const ListenerOptions& options)
   } else {
     check("SO_REUSEADDR", set_socket_option(fd(), SOL_SOCKET, SO_REUSEADDR, 1));
     if (options.reuse_port) check("SO_REUSEPORT", set_socket_option(fd(), SOL_SOCKET, SO_REUSEPORT, 1));
-    if (options.no_delay) check("TCP_NODELAY", set_socket_option(fd(), IPPROTO_TCP, TCP_NODELAY, 1));
+    set_what_is_inherited(fd(), options, endpoint);
   }
   if (::bind(fd(), endpoint.data(), endpoint.size()) != 0) check("bind", last_error());
   if (endpoint.family() == AF_UNIX && !endpoint.path().starts_with('@')) unix_path_ = endpoint;

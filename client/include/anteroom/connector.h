@@ -4,7 +4,6 @@
 
 #include <chrono>
 #include <cstdint>
-#include <memory>
 #include <optional>
 #include <string>
 #include <system_error>
@@ -47,7 +46,7 @@ class Connector {
   bool may_meet_itself(const Endpoint& to) const noexcept;
 
   Reactor& reactor_;
-  std::unique_ptr<Connection::Kind> kind_;
+  Connection::Kind* kind_;  // ours until end_all()
   std::pair<std::uint16_t, std::uint16_t> local_ports_;
 };
 

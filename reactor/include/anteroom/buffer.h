@@ -13,6 +13,7 @@ class Buffer {
  public:
   bool empty() const noexcept { return begin_ == end_; }
   std::size_t size() const noexcept { return end_ - begin_; }
+  std::size_t capacity() const noexcept { return capacity_; }
   std::string_view front() const noexcept { return {bytes_.get() + begin_, size()}; }
 
   /// False, and unchanged, if there is no memory for it.

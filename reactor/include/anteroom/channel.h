@@ -54,7 +54,7 @@ class Channel : public Reapable {
   ChannelId id_ = ChannelId::kNone;
   Fd fd_;
   bool watched_ = false;
-  bool again_ = false;
+  std::uint8_t again_ = 0;  // on the again list, with its mark
   bool retired_ = false;
 };
 

@@ -57,15 +57,15 @@ struct ConnectionOptions {
   /// How long a closed connection waits for the peer to take the last answer and close too.
   std::chrono::milliseconds linger{2000};
 
-  // ---- Deadlines; 0: none. Who misses one is ended with timed_out. They cost a connection 96 bytes, and an
-  // event one store; they are kept to 1 ms.
+  // ---- Deadlines; 0: none. Who misses one is ended with timed_out. They cost a connection some 120 bytes,
+  // and an event two stores: a timer only looks when the deadline would be over.
 
   /// From `open` until the peer's first byte.
   std::chrono::milliseconds first_byte_deadline{0};
   /// Since the last byte came, or was taken by the kernel.
   std::chrono::milliseconds idle_deadline{0};
-  /// Slow senders: while input is expected (see Connection::expect_input), at least so many bytes a second
-  /// have to come, over each `rate_window`.
+  /// Slow senders: while input is expected (see Connection::expect_input) and reading is not paused, at least
+  /// so many bytes a second have to come, over each `rate_window`.
   std::size_t receive_bytes_per_second_min = 0;
   /// Slow readers: while output waits, at least so many bytes a second have to be taken, over each
   /// `rate_window`.
@@ -160,6 +160,9 @@ class Connection final : public Channel {
   /// Closes every connection of `kind`, calls none of its handlers again, and frees it with the last of them.
   static void end_all(Reactor& reactor, Kind& kind) noexcept;
 
+  /// Closes every connection of `kind`; their handlers are still called.
+  static void close_all(Reactor& reactor, const Kind& kind) noexcept;
+
   /// Tells `draining` to every open connection of `kind`. Only from the turn, never from a handler.
   static void tell_draining(Reactor& reactor, Kind& kind) noexcept;
 
@@ -185,13 +188,18 @@ class Connection final : public Channel {
   void tell_open() noexcept;
   void read() noexcept;
   bool may_read() const noexcept;
-  void tell_peer_ended() noexcept;
+  void peer_ended() noexcept;
+  void peer_gone() noexcept;
+  std::size_t send_now(std::string_view bytes) noexcept;
+  std::size_t send_now(std::span<const std::string_view> pieces) noexcept;
+  bool keep(std::string_view bytes) noexcept;
+  bool make_output() noexcept;
+  int send_output(std::size_t& sent) noexcept;
   void write() noexcept;
   void written() noexcept;
-  std::size_t send_now(std::span<const std::string_view> pieces) noexcept;
-  bool make_output() noexcept;
+  void finish_output() noexcept;
+  void note_sent(std::size_t count) noexcept;
   void drop_output() noexcept;
-  bool keep(std::span<const std::string_view> pieces, std::size_t sent) noexcept;
   void send_failed(std::error_code error) noexcept;
   void end_in_order() noexcept;
   void linger() noexcept;
@@ -216,6 +224,7 @@ class Connection final : public Channel {
   bool more_to_read_ : 1 = false;      // reading stopped before it met EAGAIN
   bool short_read_means_drained_ : 1;  // until epoll tells of more than bytes; never on a Unix socket
   bool is_truncated_ : 1 = false;      // something that was to be sent is lost
+  bool sees_error_ : 1 = false;        // epoll has told of one
   bool sent_much_ : 1 = false;         // more than one segment
   std::uint16_t sent_bytes_ = 0;       // as long as it is not much
   int error_ = 0;                      // errno
@@ -243,6 +252,7 @@ class Connection::Kind : public Reapable {
 
   std::size_t living_ = 0;
   bool ended_ = false;
+  bool draining_ = false;
 };
 
 }  // namespace anteroom

@@ -40,7 +40,7 @@ class Log2Histogram {
   /// The upper end of the bucket in which the quantile `q` (0 to 1) lies, at most max(): up to twice the true
   /// value, never less. 0 if nothing was recorded.
   std::uint64_t quantile(double q) const noexcept {
-    const auto rank = static_cast<std::uint64_t>(q * static_cast<double>(count_));
+    const auto rank = static_cast<std::uint64_t>(std::clamp(q, 0.0, 1.0) * static_cast<double>(count_));
     std::uint64_t seen = 0;
     for (std::size_t i = 0; i < kBuckets; ++i) {
       seen += buckets_[i];

@@ -56,8 +56,12 @@ class Reactor {
   /// from a handler. What is posted but never run (no further turn) is destroyed with the reactor.
   void post(Task task);
 
-  /// When this turn's events came in.
-  Clock::time_point now() const noexcept { return now_; }
+  /// The time of this turn: read when it is first asked for, and the same until the turn ends.
+  Clock::time_point now() noexcept {
+    if (!now_is_known_) now_ = Clock::now();
+    now_is_known_ = true;
+    return now_;
+  }
 
   /// What has been done so far. From the reactor's own thread.
   const LoopMetrics& metrics() const noexcept { return metrics_; }
@@ -138,7 +142,10 @@ class Reactor {
     return channel != nullptr && channel->id_ == id ? channel : nullptr;
   }
   void adopt_channel(std::unique_ptr<Channel> channel);
-  int wait(epoll_event* events, int count, std::optional<Clock::duration> wait_max);
+  void make_room_for_another();
+  std::error_code add_to_epoll(Channel& channel, std::uint32_t events) noexcept;
+  int wait(epoll_event* events, std::optional<Clock::duration> wait_max);
+  int wait_for(epoll_event* events, Clock::duration wait_max);
   void run_posted();
   void run_again() noexcept;
   void reap() noexcept;
@@ -148,11 +155,12 @@ class Reactor {
   Fd epoll_;
   Fd wake_;
   Clock::time_point now_;
+  bool now_is_known_ = false;
   std::uint32_t generation_ = 0;
   bool turning_ = false;  // from when the events are there
   LoopMetrics metrics_;
   std::size_t buffered_bytes_max_ = 0;
-  std::size_t living_ = 0;
+  std::uint8_t again_mark_ = 1;                     // 1 or 2, in turn: of who goes on in this turn
   std::vector<std::unique_ptr<Channel>> channels_;  // by descriptor
   std::vector<ChannelId> again_;                    // whom to call back next turn
   std::vector<ChannelId> again_now_;                // whom to call back this turn
@@ -165,6 +173,7 @@ class Reactor {
   std::atomic<bool> has_posted_{false};
   std::mutex posted_mutex_;
   std::vector<Task> posted_;
+  std::vector<Task> running_;  // what was posted before; kept for its memory
 };
 
 }  // namespace anteroom

@@ -72,6 +72,8 @@ struct DrainOptions {
   /// SO_REUSEPORT: so many listeners of the group leave together, and were bound before the others. New
   /// guests are sent to as many of the others meanwhile.
   std::uint32_t leaving = 1;
+  /// Called from the turn when the door is closed; open connections may still be there.
+  std::function<void()> door_closed = nullptr;
   /// Nobody is taken in any more: a successor has the same listening socket, and takes in who waits.
   bool handed_over = false;
 };
@@ -118,8 +120,10 @@ class Acceptor {
   void left(Admission::Ticket ticket) noexcept;
 
  private:
+  class Bell;
   class Door;
-  Door* door_;  // the reactor owns it
+  class Guests;
+  Door* door_;  // ours; freed at the end of the turn
 };
 
 }  // namespace anteroom

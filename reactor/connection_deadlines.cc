@@ -1,0 +1,104 @@
+#include "connection_deadlines.h"
+
+#include <algorithm>
+#include <cerrno>
+
+namespace anteroom {
+
+const ConnectionOptions& Connection::Deadlines::options() const noexcept {
+  return connection_.kind_->options;
+}
+
+void Connection::Deadlines::end_after(Clock::duration delay) noexcept {
+  const Clock::time_point now = Clock::now();  // not the turn's: handlers before us may have taken long
+  end_ = delay < Clock::time_point::max() - now ? now + delay : Clock::time_point::max();
+  connection_.reactor().timers().arm(*this, armed_for_ = end_);
+}
+
+void Connection::Deadlines::opened() noexcept {
+  end_ = Clock::time_point::max();
+  opened_at_ = active_at_ = input_window_ = output_window_ = now();
+  connection_.reactor().timers().arm(*this, armed_for_ = next());
+}
+
+void Connection::Deadlines::input_begins() noexcept {
+  received_bytes_ = 0;
+  input_window_ = now();
+  if (is_input_due()) look_at(input_window_ + options().rate_window);
+}
+
+void Connection::Deadlines::output_begins() noexcept {
+  sent_bytes_ = 0;
+  output_window_ = now();
+  if (options().send_bytes_per_second_min > 0) look_at(output_window_ + options().rate_window);
+}
+
+void Connection::Deadlines::expired() noexcept {
+  const Clock::time_point now = this->now();
+  if (connection_.state_ == State::kLingering && now >= end_)
+    return connection_.end({});  // it has been served
+  if (is_missed(now)) {
+    ++connection_.reactor().counts().timed_out;
+    return connection_.end({ETIMEDOUT, std::system_category()});
+  }
+  begin_windows(now);
+  connection_.reactor().timers().arm(*this, armed_for_ = next());
+}
+
+bool Connection::Deadlines::is_missed(Clock::time_point now) const noexcept {
+  if (now >= end_) return true;
+  if (connection_.state_ != State::kOpen) return false;
+  const ConnectionOptions& limits = options();
+  const bool waits_for_first = !connection_.has_heard_ && !connection_.peer_has_ended_;
+  if (limits.first_byte_deadline.count() > 0 && waits_for_first &&
+      now >= opened_at_ + limits.first_byte_deadline)
+    return true;
+  if (limits.idle_deadline.count() > 0 && now >= active_at_ + limits.idle_deadline) return true;
+  const auto needed = [&](std::size_t bytes_per_second) {
+    return static_cast<double>(bytes_per_second) * std::chrono::duration<double>(limits.rate_window).count();
+  };
+  if (is_input_due() && now >= input_window_ + limits.rate_window &&
+      static_cast<double>(received_bytes_) < needed(limits.receive_bytes_per_second_min))
+    return true;
+  return is_output_due() && now >= output_window_ + limits.rate_window &&
+         static_cast<double>(sent_bytes_) < needed(limits.send_bytes_per_second_min);
+}
+
+/// Who cannot send, or whom we do not read, is not slow.
+bool Connection::Deadlines::is_input_due() const noexcept {
+  return options().receive_bytes_per_second_min > 0 && connection_.input_expected_ && connection_.may_read();
+}
+
+bool Connection::Deadlines::is_output_due() const noexcept {
+  return options().send_bytes_per_second_min > 0 && connection_.output_ != nullptr;
+}
+
+void Connection::Deadlines::begin_windows(Clock::time_point now) noexcept {
+  if (now >= input_window_ + options().rate_window) {
+    input_window_ = now;
+    received_bytes_ = 0;
+  }
+  if (now >= output_window_ + options().rate_window) {
+    output_window_ = now;
+    sent_bytes_ = 0;
+  }
+}
+
+Connection::Deadlines::Clock::time_point Connection::Deadlines::next() const noexcept {
+  Clock::time_point next = end_;
+  if (connection_.state_ != State::kOpen) return next;
+  const ConnectionOptions& limits = options();
+  if (limits.first_byte_deadline.count() > 0 && !connection_.has_heard_ && !connection_.peer_has_ended_)
+    next = std::min(next, opened_at_ + limits.first_byte_deadline);
+  if (limits.idle_deadline.count() > 0) next = std::min(next, active_at_ + limits.idle_deadline);
+  if (limits.receive_bytes_per_second_min > 0) next = std::min(next, input_window_ + limits.rate_window);
+  if (is_output_due()) next = std::min(next, output_window_ + limits.rate_window);
+  return next;
+}
+
+void Connection::Deadlines::look_at(Clock::time_point when) noexcept {
+  if (is_linked() && armed_for_ <= when) return;
+  connection_.reactor().timers().arm(*this, armed_for_ = when);
+}
+
+}  // namespace anteroom
