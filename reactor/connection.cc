@@ -41,9 +41,11 @@ std::error_code error_of(int error) noexcept { return {error, std::system_catego
 }  // namespace
 
 Connection::Kind::Kind(ConnectionHandlers the_handlers, const ConnectionOptions& the_options)
-    : handlers(std::move(the_handlers)), options(clamped(the_options)) {}
+    : handlers(std::move(the_handlers)),
+      options(clamped(the_options)),
+      has_deadlines_(options.has_deadlines()) {}
 
-Connection::Connection(Reactor& reactor, Fd socket, Kind& kind, int family, std::uint32_t ticket) noexcept
+Connection::Connection(Reactor& reactor, Fd&& socket, Kind& kind, int family, std::uint32_t ticket) noexcept
     : Channel(reactor, std::move(socket)),
       short_read_means_drained_(family != AF_UNIX),
       ticket_(ticket),
@@ -59,17 +61,29 @@ Connection::~Connection() {
 
 // ---- Beginning ----
 
-void Connection::start(Reactor& reactor, Fd socket, Kind& kind, int family, std::uint32_t ticket) {
-  Connection& connection =
-      reactor.adopt(std::make_unique<Connection>(reactor, std::move(socket), kind, family, ticket));
-  connection.tell_open();
-  if (kind.draining_ && connection.is_open() && kind.handlers.draining) kind.handlers.draining(connection);
-  connection.read();
+inline std::unique_ptr<Connection> Connection::make(Reactor& reactor, Fd&& socket, Kind& kind, int family,
+                                                    std::uint32_t ticket) {
+  void* memory = reactor.take_spare();
+  if (memory == nullptr) memory = ::operator new(sizeof(Connection));
+  return std::unique_ptr<Connection>(::new (memory)
+                                         Connection(reactor, std::move(socket), kind, family, ticket));
 }
 
-Connection& Connection::start_connecting(Reactor& reactor, Fd socket, Kind& kind, const Attempt& attempt) {
-  Connection& connection =
-      reactor.adopt(std::make_unique<Connection>(reactor, std::move(socket), kind, attempt.family, 0));
+void Connection::free() noexcept {
+  Reactor& reactor = this->reactor();
+  this->~Connection();
+  if (!reactor.keep_spare(this)) ::operator delete(this);
+}
+
+void Connection::start(Reactor& reactor, Fd&& socket, Kind& kind, int family, std::uint32_t ticket) {
+  Connection& connection = reactor.adopt(make(reactor, std::move(socket), kind, family, ticket));
+  connection.tell_open();
+  if (kind.draining_ && connection.is_open() && kind.handlers.draining) kind.handlers.draining(connection);
+  if (connection.is_open()) connection.read();
+}
+
+Connection& Connection::start_connecting(Reactor& reactor, Fd&& socket, Kind& kind, const Attempt& attempt) {
+  Connection& connection = reactor.adopt(make(reactor, std::move(socket), kind, attempt.family, 0));
   connection.state_ = State::kConnecting;
   connection.context_ = attempt.context;
   connection.check_self_connect_ = attempt.check_self_connect;
@@ -88,17 +102,17 @@ Connection& Connection::start_connecting(Reactor& reactor, Fd socket, Kind& kind
 
 /// Whether it is open now. If neither that nor at an end, the event meant nothing.
 bool Connection::finish_connecting(std::uint32_t events) noexcept {
-  if (error_ != 0) return end(error_of(error_)), false;
+  if (error_ != 0) return end(error_), false;
   if (!connected_) {
     if (events == 0) return false;
-    if (const std::error_code error = take_socket_error(fd())) return end(error), false;
+    if (const int error = take_socket_error(fd()).value()) return end(error), false;
     // Some kernels tell HUP of a connect that has only begun: then there is no error, and no peer either.
     const bool certain = (events & EPOLLOUT) != 0 && (events & (EPOLLHUP | EPOLLERR)) == 0;
     if (!certain && peer().family() == AF_UNSPEC) return false;
   }
   // A connect to a free local port may pick that very port as its own, and meet itself (RFC 9293,
   // simultaneous open).
-  if (check_self_connect_ && local() == peer()) return end(error_of(ECONNREFUSED)), false;
+  if (check_self_connect_ && local() == peer()) return end(ECONNREFUSED), false;
   deadlines_.reset();
   tell_open();
   more_to_read_ = more_to_read_ || !is_watched();
@@ -110,7 +124,7 @@ void Connection::tell_open() noexcept {
   was_open_ = true;
   ++reactor().counts().connections_opened;
   ++reactor().counts().connections_open;
-  if (kind_->options.has_deadlines()) {
+  if (kind_->has_deadlines_) {
     if (deadlines() == nullptr) return;
     deadlines_->opened();
   }
@@ -146,7 +160,7 @@ void Connection::on_ready(std::uint32_t events) noexcept {
 void Connection::reaped() noexcept {
   if (kind_->ended_) return;
   if (kind_->handlers.closed) kind_->handlers.closed(*this, error_of(error_));
-  if (!kind_->ended_) kind_->left(ticket_);
+  if (kind_->tells_left_ && !kind_->ended_) kind_->left(ticket_);
 }
 
 // ---- Reading ----
@@ -183,10 +197,10 @@ void Connection::read() noexcept {
       more_to_read_ = false;
       break;
     } else if (errno != EINTR) {
-      return end(state_ == State::kFailing ? error_of(error_) : last_error());
+      return end(state_ == State::kFailing ? error_ : errno);
     }
   }
-  if (state_ == State::kFailing) return end(error_of(error_));
+  if (state_ == State::kFailing) return end(error_);
   if (state_ == State::kOpen) watch_or_end();
 }
 
@@ -195,21 +209,20 @@ void Connection::peer_ended() noexcept {
   peer_has_ended_ = true;
   more_to_read_ = false;
   if (sees_error_) {
-    if (const std::error_code error = take_socket_error(fd())) return end(error);
+    if (const int error = take_socket_error(fd()).value()) return end(error);
   }
   const bool stays = state_ == State::kOpen && kind_->handlers.peer_ended;
   if (stays) kind_->handlers.peer_ended(*this);
-  if (state_ == State::kFailing) return end(error_of(error_));
+  if (state_ == State::kFailing) return end(error_);
   if (state_ != State::kOpen) return;
-  if (!output_ && (output_ended_ || !stays)) return end({});
+  if (!output_ && (output_ended_ || !stays)) return end(0);
   watch_or_end();  // for its reset
 }
 
 /// Half-closed, and now it has reset, or the other half has gone too.
 void Connection::peer_gone() noexcept {
-  std::error_code error = take_socket_error(fd());
-  if (!error && output_) error = error_of(EPIPE);
-  end(error);
+  const int error = take_socket_error(fd()).value();
+  end(error == 0 && output_ ? EPIPE : error);
 }
 
 void Connection::pause_reading() noexcept { paused_by_user_ = true; }
@@ -228,10 +241,22 @@ void Connection::expect_input(bool expected) noexcept {
 
 // ---- Writing ----
 
+inline void Connection::note_sent(std::size_t count) noexcept {
+  reactor().counts().sent_bytes += count;
+  sent_bytes_ = static_cast<std::uint16_t>(std::min<std::size_t>(sent_bytes_ + count, kSmallAnswer + 1));
+  if (deadlines_ && count > 0) deadlines_->sent(count);
+}
+
 bool Connection::send(std::string_view bytes) noexcept {
   if (state_ != State::kOpen || output_ended_) return false;
-  const std::size_t sent = output_ ? 0 : send_now(bytes);
-  if (state_ != State::kOpen) return false;
+  if (output_) return keep(bytes);
+  ssize_t count = 0;
+  do {
+    count = ::send(fd(), bytes.data(), bytes.size(), MSG_NOSIGNAL);
+  } while (count < 0 && errno == EINTR);
+  if (count < 0 && errno != EAGAIN) return send_failed(errno), false;
+  const auto sent = static_cast<std::size_t>(std::max<ssize_t>(count, 0));
+  note_sent(sent);
   return sent == bytes.size() || keep(bytes.substr(sent));
 }
 
@@ -252,32 +277,14 @@ bool Connection::send_file(Fd file, std::uint64_t offset, std::uint64_t size) no
   if (size == 0) return true;
   const bool is_first = !output_;
   if (!make_output()) return false;
-  if (!output_->append_file(std::move(file), offset, size)) return send_failed(error_of(ENOMEM)), false;
+  if (!output_->append_file(std::move(file), offset, size)) return send_failed(ENOMEM), false;
   if (!is_first) return true;
   std::size_t sent = 0;
   const int error = send_output(sent);
   if (error == 0) return drop_output(), true;
   if (error == EINTR) reactor().again(*this);
-  if (error != EAGAIN && error != EINTR) return send_failed(error_of(error)), false;
+  if (error != EAGAIN && error != EINTR) return send_failed(error), false;
   return watch_or_end();
-}
-
-/// How many of `bytes` the kernel took.
-std::size_t Connection::send_now(std::string_view bytes) noexcept {
-  std::size_t sent = 0;
-  while (sent < bytes.size()) {
-    const ssize_t count = ::send(fd(), bytes.data() + sent, bytes.size() - sent, MSG_NOSIGNAL);
-    if (count >= 0) {
-      sent += static_cast<std::size_t>(count);
-    } else if (errno == EAGAIN) {
-      break;
-    } else if (errno != EINTR) {
-      send_failed(last_error());
-      break;
-    }
-  }
-  note_sent(sent);
-  return sent;
 }
 
 /// How many bytes of `pieces` the kernel took. After a call that did not take all, the next would take none.
@@ -298,7 +305,7 @@ std::size_t Connection::send_now(std::span<const std::string_view> pieces) noexc
     do {
       taken = ::sendmsg(fd(), &message, MSG_NOSIGNAL);
     } while (taken < 0 && errno == EINTR);
-    if (taken < 0 && errno != EAGAIN) send_failed(last_error());
+    if (taken < 0 && errno != EAGAIN) send_failed(errno);
     if (taken < 0) break;
     sent += static_cast<std::size_t>(taken);
     if (static_cast<std::size_t>(taken) < size) break;
@@ -308,14 +315,6 @@ std::size_t Connection::send_now(std::span<const std::string_view> pieces) noexc
   return sent;
 }
 
-void Connection::note_sent(std::size_t count) noexcept {
-  reactor().counts().sent_bytes += count;
-  if (deadlines_ && count > 0) deadlines_->sent(count);
-  if (sent_much_) return;
-  sent_much_ = sent_bytes_ + count > kSmallAnswer;
-  if (!sent_much_) sent_bytes_ = static_cast<std::uint16_t>(sent_bytes_ + count);
-}
-
 bool Connection::keep(std::string_view bytes) noexcept {
   if (!make_output()) return false;
   LoopMetrics& counts = reactor().counts();
@@ -323,10 +322,10 @@ bool Connection::keep(std::string_view bytes) noexcept {
   const std::size_t most_in_all = reactor().buffered_bytes_max();
   const bool is_too_much = most > 0 && (bytes.size() > most || output_->bytes() > most - bytes.size());
   const std::size_t before = output_->memory();
-  if (is_too_much) return send_failed(error_of(ENOBUFS)), false;
-  if (!output_->append(bytes)) return send_failed(error_of(ENOMEM)), false;
+  if (is_too_much) return send_failed(ENOBUFS), false;
+  if (!output_->append(bytes)) return send_failed(ENOMEM), false;
   counts.buffered_bytes += output_->memory() - before;
-  if (most_in_all > 0 && counts.buffered_bytes > most_in_all) return send_failed(error_of(ENOBUFS)), false;
+  if (most_in_all > 0 && counts.buffered_bytes > most_in_all) return send_failed(ENOBUFS), false;
   if (output_->bytes() >= kind_->options.high_watermark_bytes) paused_by_output_ = true;
   return watch_or_end();
 }
@@ -334,7 +333,7 @@ bool Connection::keep(std::string_view bytes) noexcept {
 bool Connection::make_output() noexcept {
   if (output_) return true;
   output_.reset(new (std::nothrow) Output);
-  if (!output_) return send_failed(error_of(ENOMEM)), false;
+  if (!output_) return send_failed(ENOMEM), false;
   if (deadlines_) deadlines_->output_begins();
   return true;
 }
@@ -357,7 +356,7 @@ int Connection::send_output(std::size_t& sent) noexcept {
 void Connection::write() noexcept {
   std::size_t sent = 0;
   const int error = send_output(sent);
-  if (error != 0 && error != EAGAIN && error != EINTR) return send_failed(error_of(error));
+  if (error != 0 && error != EAGAIN && error != EINTR) return send_failed(error);
   if (output_->bytes() <= kind_->options.low_watermark_bytes && paused_by_output_) {
     paused_by_output_ = false;
     if (deadlines_) deadlines_->input_begins();
@@ -375,7 +374,7 @@ void Connection::written() noexcept {
   if (state_ == State::kClosing) return end_in_order();
   if (output_ended_) finish_output();
   if (state_ == State::kOpen && kind_->handlers.drained) kind_->handlers.drained(*this);
-  if (state_ == State::kOpen && peer_has_ended_ && !output_ && !kind_->handlers.peer_ended) end({});
+  if (state_ == State::kOpen && peer_has_ended_ && !output_ && !kind_->handlers.peer_ended) end(0);
 }
 
 void Connection::end_output() noexcept {
@@ -385,8 +384,8 @@ void Connection::end_output() noexcept {
 }
 
 void Connection::finish_output() noexcept {
-  if (::shutdown(fd(), SHUT_WR) != 0) return end(last_error());
-  if (peer_has_ended_) return end({});
+  if (::shutdown(fd(), SHUT_WR) != 0) return end(errno);
+  if (peer_has_ended_) return end(0);
   if (!is_watched()) watch_or_end();  // for its end
 }
 
@@ -394,11 +393,11 @@ std::size_t Connection::unsent_bytes() const noexcept { return output_ ? output_
 
 /// The peer has reset, or the kernel has no memory. What the peer sent before may still lie there: the turn
 /// reads it first.
-void Connection::send_failed(std::error_code error) noexcept {
+void Connection::send_failed(int error) noexcept {
   is_truncated_ = true;
   if (state_ != State::kOpen || peer_has_ended_) return end(error);
   state_ = State::kFailing;
-  error_ = error.value();
+  error_ = error;
   drop_output();
   paused_by_output_ = false;
   reactor().again(*this);
@@ -409,9 +408,9 @@ void Connection::send_failed(std::error_code error) noexcept {
 void Connection::close() noexcept {
   switch (state_) {
     case State::kConnecting:
-      return end({});
+      return end(0);
     case State::kFailing:
-      return end(error_of(error_));
+      return end(error_);
     case State::kOpen:
       break;
     default:
@@ -428,21 +427,21 @@ void Connection::close() noexcept {
 /// was sent one segment, as the textbook's hello client, needs no such care, and costs no more than this one
 /// recv.
 void Connection::end_in_order() noexcept {
-  if (peer_has_ended_) return end({});
+  if (peer_has_ended_) return end(0);
   char probe;  // not the scratch buffer: the handler that calls close() may be looking at it
   ssize_t count = 0;
   do {
     count = ::recv(fd(), &probe, sizeof(probe), 0);
   } while (count < 0 && errno == EINTR);
-  if (count == 0) return end({});
-  if (count < 0 && errno != EAGAIN) return end(last_error());
-  if (count < 0 && !has_heard_ && !sent_much_) return end({});
+  if (count == 0) return end(0);
+  if (count < 0 && errno != EAGAIN) return end(errno);
+  if (count < 0 && !has_heard_ && sent_bytes_ <= kSmallAnswer) return end(0);
   linger();
 }
 
 void Connection::linger() noexcept {
   state_ = State::kLingering;
-  if (::shutdown(fd(), SHUT_WR) != 0) return end(last_error());
+  if (::shutdown(fd(), SHUT_WR) != 0) return end(errno);
   if (is_watched()) {
     reactor().again(*this);  // the edge for what lies there already may be behind us
   } else if (!watch_or_end()) {
@@ -456,9 +455,9 @@ void Connection::read_last() noexcept {
   std::size_t budget = kind_->options.read_bytes_per_turn_max;
   for (;;) {
     const ssize_t count = ::recv(fd(), scratch.data(), scratch.size(), 0);
-    if (count == 0) return end({});
+    if (count == 0) return end(0);
     if (count < 0 && errno == EAGAIN) return;
-    if (count < 0 && errno != EINTR) return end(last_error());
+    if (count < 0 && errno != EINTR) return end(errno);
     if (count < 0) continue;
     if (static_cast<std::size_t>(count) >= budget) return reactor().again(*this);
     budget -= static_cast<std::size_t>(count);
@@ -468,19 +467,19 @@ void Connection::read_last() noexcept {
 void Connection::abort() noexcept {
   if (state_ == State::kEnded) return;
   reset_on_close(fd());
-  end(error_of(ECANCELED));
+  end(ECANCELED);
 }
 
-void Connection::end(std::error_code error) noexcept {
+void Connection::end(int error) noexcept {
   if (state_ == State::kEnded) return;
   // A FIN would say that this was all.
-  if (error && (is_truncated_ || output_)) reset_on_close(fd());
+  if (error != 0 && (is_truncated_ || output_)) reset_on_close(fd());
   if (was_open_) {
     ++reactor().counts().connections_closed;
     --reactor().counts().connections_open;
   }
   state_ = State::kEnded;
-  error_ = error.value();
+  error_ = error;
   drop_output();
   if (deadlines_) deadlines_->cancel();
   reactor().retire(*this);
@@ -489,13 +488,13 @@ void Connection::end(std::error_code error) noexcept {
 bool Connection::watch_or_end() noexcept {
   if (is_watched()) return true;
   const std::error_code error = reactor().watch(*this);
-  if (error) end(error);
+  if (error) end(error.value());
   return !error;
 }
 
 Connection::Deadlines* Connection::deadlines() noexcept {
   if (!deadlines_) deadlines_.reset(new (std::nothrow) Deadlines(*this));
-  if (!deadlines_) end(error_of(ENOMEM));
+  if (!deadlines_) end(ENOMEM);
   return deadlines_.get();
 }
 

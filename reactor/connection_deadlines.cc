@@ -36,10 +36,10 @@ void Connection::Deadlines::output_begins() noexcept {
 void Connection::Deadlines::expired() noexcept {
   const Clock::time_point now = this->now();
   if (connection_.state_ == State::kLingering && now >= end_)
-    return connection_.end({});  // it has been served
+    return connection_.end(0);  // it has been served
   if (is_missed(now)) {
     ++connection_.reactor().counts().timed_out;
-    return connection_.end({ETIMEDOUT, std::system_category()});
+    return connection_.end(ETIMEDOUT);
   }
   begin_windows(now);
   connection_.reactor().timers().arm(*this, armed_for_ = next());

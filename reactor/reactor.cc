@@ -21,11 +21,6 @@ constexpr std::uint64_t kWakeCookie = 0;  // finds nobody: a wake-up is only the
 constexpr std::uint8_t kBothMarks = 3;
 constexpr std::uint64_t kTimeOneTurnIn = 16;  // a power of two
 
-template <class T>
-bool has_room_for(const std::vector<T>& list, std::size_t more) noexcept {
-  return list.capacity() - list.size() >= more;
-}
-
 }  // namespace
 
 Reactor::Reactor()
@@ -50,6 +45,7 @@ Reactor::~Reactor() {
   posted_.clear();
   running_.clear();
   while (retired_.first != nullptr) free_all(std::exchange(retired_, {}));
+  while (void* const spare = take_spare()) ::operator delete(spare);
 }
 
 void Reactor::turn(std::optional<Clock::duration> wait_max) {
@@ -57,7 +53,8 @@ void Reactor::turn(std::optional<Clock::duration> wait_max) {
   epoll_event events[kEventsPerTurn];
   const bool must_wait =
       again_.empty() && retired_.first == nullptr && !has_posted_.load(std::memory_order_relaxed);
-  const int ready = wait(events, must_wait ? wait_max : Clock::duration::zero());
+  const int ready =
+      wait(events, must_wait ? wait_max.value_or(Clock::duration::max()) : Clock::duration::zero());
   turning_ = true;
   now_is_known_ = false;
   const bool is_timed = metrics_.turns++ % kTimeOneTurnIn == 0;
@@ -65,15 +62,16 @@ void Reactor::turn(std::optional<Clock::duration> wait_max) {
   metrics_.events += static_cast<std::uint64_t>(ready);
   // Who stopped for a budget goes on in this turn; who stops in this turn, in the next. Not before the wait,
   // which may throw.
-  again_now_.swap(again_);
+  if (!again_.empty()) again_now_.swap(again_);
   again_mark_ ^= kBothMarks;
+  room_taken_ = metrics_.channels;
   for (int i = 0; i < ready; ++i) {
     Channel* const channel = find_channel(ChannelId{events[i].data.u64});
     if (channel != nullptr) channel->on_ready(events[i].events);
   }
   if (!timers_->is_empty()) metrics_.timers += timers_->fire(now());
   if (has_posted_.load(std::memory_order_acquire)) run_posted();
-  run_again();
+  if (!again_now_.empty()) run_again();
   if (retired_.first != nullptr) reap();
   turning_ = false;
   if (is_timed) {
@@ -82,13 +80,10 @@ void Reactor::turn(std::optional<Clock::duration> wait_max) {
   }
 }
 
-int Reactor::wait(epoll_event* events, std::optional<Clock::duration> wait_max) {
-  int ready = -1;
-  if (timers_->is_empty() && !wait_max) {
-    ready = ::epoll_wait(epoll_.get(), events, kEventsPerTurn, -1);
-  } else {
-    ready = wait_for(events, wait_max.value_or(Clock::duration::max()));
-  }
+int Reactor::wait(epoll_event* events, Clock::duration wait_max) {
+  const bool is_endless = wait_max == Clock::duration::max() && timers_->is_empty();
+  const int ready =
+      is_endless ? ::epoll_wait(epoll_.get(), events, kEventsPerTurn, -1) : wait_for(events, wait_max);
   if (ready >= 0) return ready;
   if (errno == EINTR) return 0;  // a signal: the turn has no events, and the next one works out its time anew
   throw setup_error(last_error(), "epoll_wait", "of a reactor");
@@ -173,32 +168,34 @@ void Reactor::reap() noexcept {
 }
 
 void Reactor::free_all(Retired retired) noexcept {
-  while (retired.first != nullptr) {
-    const std::unique_ptr<Reapable> object(retired.first);
-    retired.first = object->next_retired_;
-  }
+  while (retired.first != nullptr) std::exchange(retired.first, retired.first->next_retired_)->free();
 }
 
-void Reactor::adopt_channel(std::unique_ptr<Channel> channel) {
-  assert(channel->fd_ && channel->id_ == ChannelId::kNone);
-  const auto fd = static_cast<std::size_t>(channel->fd());
-  const std::size_t more = metrics_.channels + 1;
-  if (!has_room_for(again_, more) || !has_room_for(again_now_, more) || !has_room_for(want_descriptor_, more))
-    make_room_for_another();
+/// Each channel may once be on each list, so that telling the reactor something can never fail. Lists live
+/// for a turn, and keep the ids of those who were retired in it.
+void Reactor::make_room_for(const Channel& channel) {
+  assert(channel.fd_ && channel.id_ == ChannelId::kNone);
+  const auto fd = static_cast<std::size_t>(channel.fd());
+  if (room_taken_ >= room_ || fd >= channels_.size()) make_more_room(fd);
+}
+
+void Reactor::make_more_room(std::size_t fd) {
+  if (room_taken_ >= room_) {
+    const std::size_t room = 2 * (room_taken_ + 1);
+    for (std::vector<ChannelId>* list : {&again_, &again_now_, &want_descriptor_}) list->reserve(room);
+    room_ = room;
+  }
   if (fd >= channels_.size()) channels_.resize(std::max(fd + 1, 2 * channels_.size()));
+}
+
+void Reactor::take_in(Channel* channel) noexcept {
+  const auto fd = static_cast<std::size_t>(channel->fd());
   assert(channels_[fd] == nullptr);
   if (++generation_ == 0) ++generation_;
   channel->id_ = ChannelId{static_cast<std::uint64_t>(generation_) << 32 | fd};
-  channels_[fd] = std::move(channel);
+  channels_[fd].reset(channel);
   ++metrics_.channels;
-}
-
-/// Room for one more from each living channel, so that telling the reactor something can never fail.
-void Reactor::make_room_for_another() {
-  for (std::vector<ChannelId>* list : {&again_, &again_now_, &want_descriptor_}) {
-    const std::size_t needed = list->size() + metrics_.channels + 1;
-    if (list->capacity() < needed) list->reserve(2 * needed);
-  }
+  ++room_taken_;
 }
 
 std::error_code Reactor::watch(Channel& channel) noexcept {
@@ -230,24 +227,26 @@ void Reactor::again(Channel& channel) noexcept {
   again_.push_back(channel.id_);
 }
 
+inline void Reactor::free_later(Reapable* object) noexcept {
+  (retired_.first == nullptr ? retired_.first : retired_.last->next_retired_) = object;
+  retired_.last = object;
+}
+
 void Reactor::retire(Channel& channel) noexcept {
   if (channel.retired_) return;
   channel.retired_ = true;
-  retire(std::unique_ptr<Reapable>(std::move(channels_[static_cast<std::size_t>(channel.fd())])));
+  free_later(channels_[static_cast<std::size_t>(channel.fd())].release());
   --metrics_.channels;
   // epoll forgets it with its last descriptor; for a duplicate's events the id finds nobody.
   channel.fd_.reset();
+  if (want_descriptor_.empty()) return;
   for (const ChannelId id : want_descriptor_) {
     if (Channel* const waiting = find_channel(id)) again(*waiting);
   }
   want_descriptor_.clear();
 }
 
-void Reactor::retire(std::unique_ptr<Reapable> object) noexcept {
-  Reapable* const last = object.release();
-  (retired_.first == nullptr ? retired_.first : retired_.last->next_retired_) = last;
-  retired_.last = last;
-}
+void Reactor::retire(std::unique_ptr<Reapable> object) noexcept { free_later(object.release()); }
 
 void Reactor::again_when_a_descriptor_closes(Channel& channel) {
   if (std::ranges::find(want_descriptor_, channel.id_) == want_descriptor_.end())

@@ -2,6 +2,8 @@
 #include <anteroom/reuseport_group.h>
 #include <anteroom/socket.h>
 #include <anteroom/timer.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <sys/socket.h>
 
 #include <algorithm>
@@ -43,8 +45,9 @@ bool is_the_guests_trouble(int error) noexcept {
 /// The guests of a door, who tell it when they leave.
 class Acceptor::Guests final : public Connection::Kind {
  public:
-  Guests(Door& door, ConnectionHandlers handlers, const ConnectionOptions& options)
-      : Connection::Kind(std::move(handlers), options), door_(door) {}
+  Guests(Door& door, ConnectionHandlers the_handlers, const ConnectionOptions& the_options)
+      : Connection::Kind(std::move(the_handlers), the_options), door_(door) {}
+  void tell_left() noexcept { tells_left_ = true; }
 
  private:
   void left(std::uint32_t ticket) noexcept override;
@@ -95,10 +98,11 @@ class Acceptor::Door final : public Reapable {
 
   void look() noexcept;
   int accept_one(bool is_first_of_several) noexcept;
-  bool has_waited_too_long(int guest, bool is_first_of_several) noexcept;
-  void let_in(Fd guest, Admission::Ticket ticket);
+  bool has_waited_too_long(int guest, bool is_sample) noexcept;
+  void deal_out(Fd guest, Admission::Ticket ticket);
   void turn_away(const Fd& guest) const noexcept;
-  void tune(const TcpInfo& info) noexcept;
+  void tune(std::uint32_t depth) noexcept;
+  bool ask_queue(std::uint32_t& depth, std::uint32_t& limit) const noexcept;
   void rest(int error, std::optional<std::uint32_t> waiting) noexcept;
   void next_stage() noexcept;
   void queue_is_empty() noexcept;
@@ -109,6 +113,8 @@ class Acceptor::Door final : public Reapable {
   std::optional<Listener> listener_;  // without its socket, which is the bell's: it looks after a Unix path
   AcceptorOptions options_;
   int family_;
+  bool admits_;    // some guests only
+  bool asks_who_;  // they are
   Admission admission_;
   QueueDelay queue_delay_;
   BacklogTuner tuner_;
@@ -138,12 +144,15 @@ Acceptor::Door::Door(Reactor& reactor, Listener listener, ConnectionHandlers han
     : reactor_(reactor),
       options_(std::move(options)),
       family_(listener.endpoint().family()),
+      admits_(options_.admission.is_set()),
+      asks_who_(options_.admission.is_by_source()),
       admission_(options_.admission),
       queue_delay_(options_.queue_delay),
       tuner_(options_.backlog),
       alarm_(reactor, [this] { look(); }) {
   options_.accepts_per_turn_max = std::max(options_.accepts_per_turn_max, 1);
   auto guests = std::make_unique<Guests>(*this, std::move(handlers), options_.connection);
+  if (admits_) guests->tell_left();
   if (const std::optional<ListenQueue> queue = listener.queue(); queue && options_.backlog.is_self_tuning()) {
     stats_.tuned_backlog = static_cast<int>(queue->limit);
     drops_seen_ = queue->drops;
@@ -162,20 +171,21 @@ Acceptor::Door::Door(Reactor& reactor, Listener listener, ConnectionHandlers han
 
 void Acceptor::Door::look() noexcept {
   if (paused_ || bell_ == nullptr) return;
+  if (rests_) alarm_.cancel();
   rests_ = false;
-  alarm_.cancel();
   ++stats_.looks;
-  const std::optional<TcpInfo> info = tcp_info(fd());
-  const std::uint32_t waiting = info ? info->queue_depth : kNobodyKnows;
-  if (info) {
+  std::uint32_t waiting = kNobodyKnows;
+  std::uint32_t limit = 0;
+  const bool is_known = ask_queue(waiting, limit);
+  if (is_known) {
     stats_.queue_peak = std::max(stats_.queue_peak, waiting);
     if (waiting == 0) queue_delay_.emptied();
-    if (tuner_.is_crowded(waiting, info->queue_limit)) tune(*info);
+    if (tuner_.is_crowded(waiting, limit)) tune(waiting);
   }
   // A dead guest may not have been one of those who wait (a firewall's EPERM), so it does not count as one.
   std::uint32_t taken = 0;
   for (int tries = 0; taken < waiting && tries < options_.accepts_per_turn_max; ++tries) {
-    const int error = accept_one(info && waiting > 1 && tries == 0);
+    const int error = accept_one(is_known && waiting > 1 && tries == 0);
     if (paused_ || bell_ == nullptr) return;
     if (error == 0) {
       ++taken;
@@ -184,7 +194,7 @@ void Acceptor::Door::look() noexcept {
     } else if (is_the_guests_trouble(error)) {
       ++stats_.aborted;
     } else {
-      return rest(error, info ? std::optional(waiting - taken) : std::nullopt);
+      return rest(error, is_known ? std::optional(waiting - taken) : std::nullopt);
     }
   }
   if (taken >= waiting) return queue_is_empty();
@@ -193,7 +203,18 @@ void Acceptor::Door::look() noexcept {
     return reactor_.again(*bell_);
   }
   // A whole turn of dead guests: whatever that is, it must not hold the loop.
-  rest(ECONNABORTED, info ? std::optional(waiting) : std::nullopt);
+  rest(ECONNABORTED, is_known ? std::optional(waiting) : std::nullopt);
+}
+
+/// Listener::queue() without what is not needed here: this is on the way of every guest. False for a Unix
+/// socket.
+bool Acceptor::Door::ask_queue(std::uint32_t& depth, std::uint32_t& limit) const noexcept {
+  ::tcp_info kernel;
+  socklen_t size = sizeof(kernel);
+  if (::getsockopt(bell_->fd(), IPPROTO_TCP, TCP_INFO, &kernel, &size) != 0) return false;
+  depth = kernel.tcpi_unacked;
+  limit = kernel.tcpi_sacked;
+  return true;
 }
 
 /// 0, or the errno. Retries only what a signal has interrupted. Nobody costs any memory before he is
@@ -201,29 +222,32 @@ void Acceptor::Door::look() noexcept {
 int Acceptor::Door::accept_one(bool is_first_of_several) noexcept {
   sockaddr_storage address;
   socklen_t size = sizeof(address);
-  const bool by_source = options_.admission.is_by_source();
-  auto* const peer = by_source ? reinterpret_cast<sockaddr*>(&address) : nullptr;
+  auto* const peer = asks_who_ ? reinterpret_cast<sockaddr*>(&address) : nullptr;
   int socket = -1;
   do {
-    socket = ::accept4(fd(), peer, by_source ? &size : nullptr, SOCK_NONBLOCK | SOCK_CLOEXEC);
+    socket = ::accept4(bell_->fd(), peer, asks_who_ ? &size : nullptr, SOCK_NONBLOCK | SOCK_CLOEXEC);
   } while (socket < 0 && errno == EINTR);
   if (socket < 0) return errno;
   Fd guest(socket);
   ++stats_.accepted;
-  if (has_waited_too_long(socket, is_first_of_several)) {
+  const bool is_sample = ++unasked_ == options_.sample_wait_every;
+  if ((is_sample || is_first_of_several || queue_delay_.is_set()) && has_waited_too_long(socket, is_sample)) {
     ++stats_.shed;
     return turn_away(guest), 0;
   }
   Admission::Ticket ticket = 0;
-  if (options_.admission.is_set() &&
-      admission_.arrive(peer, reactor_.now(), ticket) != AdmissionVerdict::kAdmitted) {
+  if (admits_ && admission_.arrive(peer, reactor_.now(), ticket) != AdmissionVerdict::kAdmitted) {
     ++stats_.refused;
     return turn_away(guest), 0;
   }
   try {
-    let_in(std::move(guest), ticket);
+    if (options_.deal) {
+      deal_out(std::move(guest), ticket);
+    } else {
+      Connection::start(reactor_, std::move(guest), *guests_, family_, ticket);
+    }
   } catch (const std::bad_alloc&) {
-    if (options_.admission.is_set()) admission_.leave(ticket);
+    if (admits_) admission_.leave(ticket);
     return ENOMEM;
   }
   return 0;
@@ -231,9 +255,7 @@ int Acceptor::Door::accept_one(bool is_first_of_several) noexcept {
 
 /// Asked are one in so many, for the histogram; the first of several, who has waited the longest; and with a
 /// target, everybody.
-bool Acceptor::Door::has_waited_too_long(int guest, bool is_first_of_several) noexcept {
-  const bool is_sample = ++unasked_ >= options_.sample_wait_every && options_.sample_wait_every > 0;
-  if (!is_sample && !is_first_of_several && !queue_delay_.is_set()) return false;
+bool Acceptor::Door::has_waited_too_long(int guest, bool is_sample) noexcept {
   if (is_sample) unasked_ = 0;
   const std::optional<TcpInfo> info = tcp_info(guest);
   if (!info) return false;
@@ -243,8 +265,7 @@ bool Acceptor::Door::has_waited_too_long(int guest, bool is_first_of_several) no
   return queue_delay_.is_set() && queue_delay_.should_shed(waited, reactor_.now());
 }
 
-void Acceptor::Door::let_in(Fd guest, Admission::Ticket ticket) {
-  if (!options_.deal) return Connection::start(reactor_, std::move(guest), *guests_, family_, ticket);
+void Acceptor::Door::deal_out(Fd guest, Admission::Ticket ticket) {
   ++dealt_;
   options_.deal(std::move(guest), family_, ticket);
 }
@@ -283,15 +304,14 @@ void Acceptor::Door::pause(bool paused) noexcept {
 }
 
 /// The queue is half full or more: how many were turned away already, and what does the system allow?
-void Acceptor::Door::tune(const TcpInfo& info) noexcept {
+void Acceptor::Door::tune(std::uint32_t depth) noexcept {
   const std::optional<ListenQueue> queue = listen_queue(fd());
   if (!queue) return;
   const std::uint64_t turned_away = queue->drops - drops_seen_;
   drops_seen_ = queue->drops;
   const int was = static_cast<int>(queue->limit);
   const int wanted_before = tuner_.wanted_beyond_somaxconn();
-  const std::optional<int> wanted =
-      tuner_.grow(info.queue_depth, queue->limit, turned_away, system_backlog_max());
+  const std::optional<int> wanted = tuner_.grow(depth, queue->limit, turned_away, system_backlog_max());
   stats_.wanted_beyond_somaxconn = tuner_.wanted_beyond_somaxconn();
   if (wanted && ::listen(fd(), *wanted) == 0) {
     stats_.tuned_backlog = *wanted;
@@ -328,6 +348,7 @@ void Acceptor::Door::end() noexcept {
 /// door closed.
 void Acceptor::Door::drain(const DrainOptions& options, std::function<void(std::size_t)> drained) {
   if (stage_ != Stage::kServing) return;
+  guests_->tell_left();
   stage_end_ = Timer(reactor_, [this] { next_stage(); });
   deadline_ = Timer(reactor_, [this] { cut(); });
   drain_ = options;
@@ -390,7 +411,7 @@ void Acceptor::Door::leave_if_alone() noexcept {
 }
 
 void Acceptor::Door::left(Admission::Ticket ticket) noexcept {
-  if (options_.admission.is_set()) admission_.leave(ticket);
+  if (admits_) admission_.leave(ticket);
   leave_if_alone();
 }
 

@@ -25,6 +25,8 @@ class Reapable {
   friend class Reactor;
   /// The last call before the destructor, at the end of the turn.
   virtual void reaped() noexcept {}
+  /// Ends it, and gives its memory back.
+  virtual void free() noexcept { delete this; }
 
   Reapable* next_retired_ = nullptr;
 };
@@ -38,7 +40,7 @@ class Channel : public Reapable {
   Reactor& reactor() const noexcept { return reactor_; }
 
  protected:
-  Channel(Reactor& reactor, Fd fd) noexcept : reactor_(reactor), fd_(static_cast<Fd&&>(fd)) {}
+  Channel(Reactor& reactor, Fd&& fd) noexcept : reactor_(reactor), fd_(static_cast<Fd&&>(fd)) {}
 
   /// Whether epoll tells of this descriptor yet: Reactor::watch() has been called.
   bool is_watched() const noexcept { return watched_; }

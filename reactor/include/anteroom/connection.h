@@ -142,7 +142,7 @@ class Connection final : public Channel {
 
   /// Takes in an established socket, tells `open`, and reads what is there already. Only from the turn, never
   /// from a handler. `ticket` is given back to Kind::left. On std::bad_alloc the descriptor is closed.
-  static void start(Reactor& reactor, Fd socket, Kind& kind, int family, std::uint32_t ticket = 0);
+  static void start(Reactor& reactor, Fd&& socket, Kind& kind, int family, std::uint32_t ticket = 0);
 
   /// How connect(2) went, and what is to be done about it.
   struct Attempt {
@@ -155,7 +155,7 @@ class Connection final : public Channel {
 
   /// Takes in a socket on which connect(2) has been called. The turn will tell `open` or `closed`.
   /// On std::bad_alloc the descriptor is closed.
-  static Connection& start_connecting(Reactor& reactor, Fd socket, Kind& kind, const Attempt& attempt);
+  static Connection& start_connecting(Reactor& reactor, Fd&& socket, Kind& kind, const Attempt& attempt);
 
   /// Closes every connection of `kind`, calls none of its handlers again, and frees it with the last of them.
   static void end_all(Reactor& reactor, Kind& kind) noexcept;
@@ -166,7 +166,7 @@ class Connection final : public Channel {
   /// Tells `draining` to every open connection of `kind`. Only from the turn, never from a handler.
   static void tell_draining(Reactor& reactor, Kind& kind) noexcept;
 
-  Connection(Reactor& reactor, Fd socket, Kind& kind, int family, std::uint32_t ticket) noexcept;
+  Connection(Reactor& reactor, Fd&& socket, Kind& kind, int family, std::uint32_t ticket) noexcept;
   ~Connection() override;
 
  private:
@@ -183,6 +183,9 @@ class Connection final : public Channel {
 
   void on_ready(std::uint32_t events) noexcept override;
   void reaped() noexcept override;
+  void free() noexcept override;
+  static std::unique_ptr<Connection> make(Reactor& reactor, Fd&& socket, Kind& kind, int family,
+                                          std::uint32_t ticket);
 
   bool finish_connecting(std::uint32_t events) noexcept;
   void tell_open() noexcept;
@@ -190,7 +193,6 @@ class Connection final : public Channel {
   bool may_read() const noexcept;
   void peer_ended() noexcept;
   void peer_gone() noexcept;
-  std::size_t send_now(std::string_view bytes) noexcept;
   std::size_t send_now(std::span<const std::string_view> pieces) noexcept;
   bool keep(std::string_view bytes) noexcept;
   bool make_output() noexcept;
@@ -200,11 +202,11 @@ class Connection final : public Channel {
   void finish_output() noexcept;
   void note_sent(std::size_t count) noexcept;
   void drop_output() noexcept;
-  void send_failed(std::error_code error) noexcept;
+  void send_failed(int error) noexcept;
   void end_in_order() noexcept;
   void linger() noexcept;
   void read_last() noexcept;
-  void end(std::error_code error) noexcept;
+  void end(int error) noexcept;
   bool watch_or_end() noexcept;
   Deadlines* deadlines() noexcept;
   void end_after(std::chrono::nanoseconds delay) noexcept;
@@ -225,8 +227,7 @@ class Connection final : public Channel {
   bool short_read_means_drained_ : 1;  // until epoll tells of more than bytes; never on a Unix socket
   bool is_truncated_ : 1 = false;      // something that was to be sent is lost
   bool sees_error_ : 1 = false;        // epoll has told of one
-  bool sent_much_ : 1 = false;         // more than one segment
-  std::uint16_t sent_bytes_ = 0;       // as long as it is not much
+  std::uint16_t sent_bytes_ = 0;       // up to one more than a segment
   int error_ = 0;                      // errno
   std::uint32_t ticket_;
   Kind* kind_;
@@ -245,6 +246,9 @@ class Connection::Kind : public Reapable {
   const ConnectionOptions options;  ///< times and rates clamped to what makes sense
   std::size_t living() const noexcept { return living_; }
 
+ protected:
+  bool tells_left_ = false;  ///< whether left() is called at all
+
  private:
   friend class Connection;
   /// A connection has ended, and `closed` has been told. Not after end_all().
@@ -253,6 +257,7 @@ class Connection::Kind : public Reapable {
   std::size_t living_ = 0;
   bool ended_ = false;
   bool draining_ = false;
+  const bool has_deadlines_;
 };
 
 }  // namespace anteroom

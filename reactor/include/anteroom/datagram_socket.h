@@ -13,9 +13,9 @@ namespace anteroom {
 
 /// One that came. All of it is gone when the handler returns.
 struct Datagram {
-  Endpoint from;              ///< no address if the sender has none: a Unix socket that is not bound
-  std::string_view bytes;     ///< may be none: an empty datagram is one, too
-  std::size_t lost_bytes = 0; ///< how much longer it was than DatagramOptions::receive_bytes_max
+  Endpoint from;               ///< no address if the sender has none: a Unix socket that is not bound
+  std::string_view bytes;      ///< may be none: an empty datagram is one, too
+  std::size_t lost_bytes = 0;  ///< how much longer it was than DatagramOptions::receive_bytes_max
 };
 
 /// What a datagram socket tells. All handlers run from the turn, never inside one another, and none of them
@@ -39,8 +39,8 @@ struct DatagramOptions {
   std::size_t receive_bytes_max = 2048;
   /// The most that are taken in before the others of the reactor get their turn again.
   int datagrams_per_turn_max = 256;
-  /// The most that may wait to be sent, their addresses (8 bytes, and 16, 28 or 110) among them; at least
-  /// 128 KiB. Twice that is set aside with the first send().
+  /// The most that may wait to be sent, with 16 to 126 bytes for the address of each; at least 68 KiB. Twice
+  /// that is set aside at the first send().
   std::size_t unsent_bytes_max = 256 * 1024;
   int receive_buffer_bytes = 0;  ///< SO_RCVBUF, at most net.core.rmem_max; 0: the system's
   int send_buffer_bytes = 0;     ///< SO_SNDBUF, at most net.core.wmem_max; 0: the system's
@@ -67,9 +67,9 @@ struct DatagramStats {
 /// A UDP or Unix datagram socket in the loop.
 ///
 /// Reads and sends up to 32 datagrams with one system call (recvmmsg(2), sendmmsg(2)): what is sent in
-/// answer to a batch goes out right after it, everything else at the end of the turn, or when 32 are together.
-/// The owner ends it, also in its own handlers: what waits is then offered to the kernel once more, and none
-/// of its handlers is called any more.
+/// answer to a batch goes out right after it, everything else at the end of the turn, or when 32 are
+/// together. The owner ends it, also in its own handlers: what waits is then offered to the kernel once more,
+/// and none of its handlers is called any more.
 class DatagramSocket {
  public:
   /// Bound to `local`; without an address there, to what the kernel picks when it connects to options.peer.
@@ -80,10 +80,11 @@ class DatagramSocket {
   DatagramSocket(DatagramSocket&&) = delete;
   ~DatagramSocket();
 
-  /// Takes it to be sent. False, and nothing kept, if too much waits already (`drained` tells when it has
-  /// gone), or if it is longer than unsent_bytes_max.
+  /// Takes it to be sent. False, and nothing kept, if too much waits already (`drained` tells when that has
+  /// gone), if it is longer than unsent_bytes_max, or if there is no memory.
   /// Only while the socket's own buffer is full does anything wait longer than a turn. A Unix socket that is
-  /// not connected does not wait for a peer whose queue is full: `error` tells resource_unavailable_try_again.
+  /// not connected does not wait for a peer whose queue is full: `error` tells of it
+  /// (resource_unavailable_try_again).
   bool send(const Endpoint& to, std::string_view bytes) noexcept;
   /// The same to the peer that it is connected to.
   bool send(std::string_view bytes) noexcept { return send(Endpoint(), bytes); }

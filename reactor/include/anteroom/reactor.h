@@ -83,11 +83,29 @@ class Reactor {
 
   // ---- For those who write channels ----
 
+  /// Memory of one size (of a Connection) that was used before and is still warm; null if there is none. It
+  /// came from operator new, and whoever takes it may delete it.
+  void* take_spare() noexcept {
+    Spare* const spare = spares_;
+    if (spare == nullptr) return nullptr;
+    spares_ = spare->next;
+    --spare_count_;
+    return spare;
+  }
+  /// The other way round. A few are kept; false if there are enough.
+  bool keep_spare(void* memory) noexcept {
+    if (spare_count_ == kSparesMax) return false;
+    spares_ = ::new (memory) Spare{spares_};
+    ++spare_count_;
+    return true;
+  }
+
   /// Takes a channel in and names it. epoll does not know it yet.
   template <class T>
   T& adopt(std::unique_ptr<T> channel) {
     T& adopted = *channel;
-    adopt_channel(std::move(channel));
+    make_room_for(adopted);  // throws std::bad_alloc; then the channel is freed
+    take_in(channel.release());
     return adopted;
   }
 
@@ -134,6 +152,15 @@ class Reactor {
     Reapable* last = nullptr;
   };
 
+  struct Spare {
+    Spare* next;
+  };
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+  static constexpr std::size_t kSparesMax = 0;  // memory that is used again hides who still uses it
+#else
+  static constexpr std::size_t kSparesMax = 64;
+#endif
+
   static constexpr std::size_t kScratchBytes = 64 * 1024;  // the most that one recv takes
 
   Channel* find_channel(ChannelId id) const noexcept {
@@ -141,13 +168,15 @@ class Reactor {
     Channel* const channel = fd < channels_.size() ? channels_[fd].get() : nullptr;
     return channel != nullptr && channel->id_ == id ? channel : nullptr;
   }
-  void adopt_channel(std::unique_ptr<Channel> channel);
-  void make_room_for_another();
+  void make_room_for(const Channel& channel);
+  void make_more_room(std::size_t fd);
+  void take_in(Channel* channel) noexcept;
   std::error_code add_to_epoll(Channel& channel, std::uint32_t events) noexcept;
-  int wait(epoll_event* events, std::optional<Clock::duration> wait_max);
+  int wait(epoll_event* events, Clock::duration wait_max);
   int wait_for(epoll_event* events, Clock::duration wait_max);
   void run_posted();
   void run_again() noexcept;
+  void free_later(Reapable* object) noexcept;
   void reap() noexcept;
   static void free_all(Retired retired) noexcept;
   void wake() noexcept;
@@ -165,7 +194,11 @@ class Reactor {
   std::vector<ChannelId> again_;                    // whom to call back next turn
   std::vector<ChannelId> again_now_;                // whom to call back this turn
   std::vector<ChannelId> want_descriptor_;          // whom to call back when a descriptor closes
-  Retired retired_;                                 // whom to free at the end of the turn
+  std::size_t room_ = 0;                            // that each of these lists has
+  std::size_t room_taken_ = 0;  // by channels that there are, or were since the turn began
+  Spare* spares_ = nullptr;
+  std::size_t spare_count_ = 0;
+  Retired retired_;  // whom to free at the end of the turn
   std::unique_ptr<TimerWheel> timers_;
   std::unique_ptr<char[]> scratch_;
 
