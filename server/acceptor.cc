@@ -1,5 +1,4 @@
 #include <anteroom/acceptor.h>
-#include <anteroom/reuseport_group.h>
 #include <anteroom/socket.h>
 #include <anteroom/timer.h>
 #include <netinet/in.h>
@@ -12,6 +11,8 @@
 #include <memory>
 #include <new>
 #include <utility>
+
+#include "door.h"
 
 namespace anteroom {
 namespace {
@@ -41,100 +42,6 @@ bool is_the_guests_trouble(int error) noexcept {
 }
 
 }  // namespace
-
-/// The guests of a door, who tell it when they leave.
-class Acceptor::Guests final : public Connection::Kind {
- public:
-  Guests(Door& door, ConnectionHandlers the_handlers, const ConnectionOptions& the_options)
-      : Connection::Kind(std::move(the_handlers), the_options), door_(door) {}
-  void tell_left() noexcept { tells_left_ = true; }
-
- private:
-  void left(std::uint32_t ticket) noexcept override;
-  Door& door_;
-};
-
-/// The listening socket, as long as it is open.
-class Acceptor::Bell final : public Channel {
- public:
-  Bell(Reactor& reactor, Fd listener, Door& door) noexcept
-      : Channel(reactor, std::move(listener)), door_(door) {}
-
- private:
-  void on_ready(std::uint32_t events) noexcept override;
-  Door& door_;
-};
-
-class Acceptor::Door final : public Reapable {
- public:
-  Door(Reactor& reactor, Listener listener, ConnectionHandlers handlers, AcceptorOptions options);
-
-  int fd() const noexcept { return bell_ == nullptr ? -1 : bell_->fd(); }
-  const AcceptorStats& stats() const noexcept { return stats_; }
-  std::size_t guests() const noexcept { return guests_->living() + dealt_; }
-
-  void knocked(std::uint32_t events) noexcept {
-    // Resting, he does not get up for one who knocks, only for the alarm or a descriptor that has become
-    // free.
-    if (events == 0 || !rests_) look();
-  }
-  void close() noexcept;
-  /// The acceptor goes, and with it the door, the guests, and, at the end of the turn, this.
-  void end() noexcept;
-  void pause(bool paused) noexcept;
-  void drain(const DrainOptions& options, std::function<void(std::size_t)> drained);
-  void left(Admission::Ticket ticket) noexcept;
-  void dealt_one_left(Admission::Ticket ticket) noexcept;
-
- private:
-  enum class Stage : std::uint8_t {
-    kServing,
-    kSteered,   // draining: new guests are sent to the others of the group
-    kLastCall,  // draining: no SYN is taken any more; handshakes under way come to their end
-    kEmptying,  // draining: the door closes when the queue is empty
-    kLeaving,   // the door is closed; guests are still there
-    kLeft,
-  };
-
-  void look() noexcept;
-  int accept_one(bool is_first_of_several) noexcept;
-  bool has_waited_too_long(int guest, bool is_sample) noexcept;
-  void deal_out(Fd guest, Admission::Ticket ticket);
-  void turn_away(const Fd& guest) const noexcept;
-  void tune(std::uint32_t depth) noexcept;
-  bool ask_queue(std::uint32_t& depth, std::uint32_t& limit) const noexcept;
-  void rest(int error, std::optional<std::uint32_t> waiting) noexcept;
-  void next_stage() noexcept;
-  void queue_is_empty() noexcept;
-  void cut() noexcept;
-  void leave_if_alone() noexcept;
-
-  Reactor& reactor_;
-  std::optional<Listener> listener_;  // without its socket, which is the bell's: it looks after a Unix path
-  AcceptorOptions options_;
-  int family_;
-  bool admits_;    // some guests only
-  bool asks_who_;  // they are
-  Admission admission_;
-  QueueDelay queue_delay_;
-  BacklogTuner tuner_;
-  std::uint64_t drops_seen_ = 0;
-  std::uint32_t unasked_ = 0;  // guests since one was asked how long he waited
-  Timer alarm_;
-  Timer stage_end_;
-  Timer deadline_;  // of the drain
-  DrainOptions drain_;
-  bool rests_ = false;
-  bool paused_ = false;
-  Stage stage_ = Stage::kServing;
-  std::optional<Reactor::Clock::time_point> told_;
-  std::function<void(std::size_t)> drained_;
-  std::size_t cut_ = 0;
-  std::size_t dealt_ = 0;
-  Guests* guests_;  // ours until end_all()
-  Bell* bell_;      // the reactor owns it
-  AcceptorStats stats_;
-};
 
 void Acceptor::Guests::left(std::uint32_t ticket) noexcept { door_.left(ticket); }
 void Acceptor::Bell::on_ready(std::uint32_t events) noexcept { door_.knocked(events); }
@@ -321,103 +228,6 @@ void Acceptor::Door::tune(std::uint32_t depth) noexcept {
   if (has_news && options_.tuned)
     options_.tuned(was, wanted.value_or(was),
                    std::max(wanted.value_or(was), tuner_.wanted_beyond_somaxconn()));
-}
-
-// ---- Leaving ----
-
-void Acceptor::Door::close() noexcept {
-  if (bell_ == nullptr) return;
-  alarm_.cancel();
-  stage_end_.cancel();
-  listener_.reset();         // its path goes first, or it might be our successor's
-  reactor_.unwatch(*bell_);  // others may hold the socket
-  reactor_.retire(*bell_);
-  bell_ = nullptr;
-}
-
-void Acceptor::Door::end() noexcept {
-  close();
-  deadline_.cancel();
-  stage_ = Stage::kLeft;
-  Connection::end_all(reactor_, *guests_);
-  reactor_.retire(std::unique_ptr<Reapable>(this));
-}
-
-/// First new guests are sent elsewhere, if there is an elsewhere. Then SYNs are refused: who was steered
-/// wrongly comes again in a second. When those who were on their way are in the queue, it is emptied, and the
-/// door closed.
-void Acceptor::Door::drain(const DrainOptions& options, std::function<void(std::size_t)> drained) {
-  if (stage_ != Stage::kServing) return;
-  guests_->tell_left();
-  stage_end_ = Timer(reactor_, [this] { next_stage(); });
-  deadline_ = Timer(reactor_, [this] { cut(); });
-  drain_ = options;
-  drained_ = std::move(drained);
-  deadline_.arm(options.deadline);
-  pause(false);
-  if (options.handed_over || bell_ == nullptr || family_ == AF_UNIX) {
-    stage_ = Stage::kLastCall;
-    return stage_end_.arm({});
-  }
-  if (is_in_group(fd()) && steer_group(fd(), options.leaving, options.leaving)) {
-    stage_ = Stage::kSteered;
-    return stage_end_.arm(options.handshakes);
-  }
-  (void)refuse_syns(fd());
-  stage_ = Stage::kLastCall;
-  stage_end_.arm(options.handshakes);
-}
-
-void Acceptor::Door::next_stage() noexcept {
-  if (stage_ == Stage::kSteered) {
-    stage_ = Stage::kLastCall;
-    (void)refuse_syns(fd());
-    return stage_end_.arm(drain_.handshakes);
-  }
-  stage_ = Stage::kEmptying;
-  if (drain_.handed_over || bell_ == nullptr) return queue_is_empty();
-  look();
-}
-
-void Acceptor::Door::queue_is_empty() noexcept {
-  if (stage_ != Stage::kEmptying) return;
-  stage_ = Stage::kLeaving;
-  if (bell_ != nullptr && drain_.leaving == 1) (void)unsteer_group(fd());
-  close();
-  if (drain_.door_closed) drain_.door_closed();
-  Connection::tell_draining(reactor_, *guests_);
-  leave_if_alone();
-}
-
-/// The drain's deadline.
-void Acceptor::Door::cut() noexcept {
-  if (stage_ < Stage::kLeaving) {
-    stage_ = Stage::kEmptying;
-    queue_is_empty();
-  }
-  if (stage_ != Stage::kLeaving) return;
-  cut_ = guests();
-  Connection::close_all(reactor_, *guests_);
-}
-
-void Acceptor::Door::leave_if_alone() noexcept {
-  if (stage_ != Stage::kLeaving || guests() > 0) return;
-  stage_ = Stage::kLeft;
-  // From a timer: whoever leaves last is still on the stack.
-  deadline_ = Timer(reactor_, [this] {
-    if (drained_) drained_(cut_);
-  });
-  deadline_.arm({});
-}
-
-void Acceptor::Door::left(Admission::Ticket ticket) noexcept {
-  if (admits_) admission_.leave(ticket);
-  leave_if_alone();
-}
-
-void Acceptor::Door::dealt_one_left(Admission::Ticket ticket) noexcept {
-  --dealt_;
-  left(ticket);
 }
 
 // ---- The acceptor ----

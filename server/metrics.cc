@@ -1,6 +1,7 @@
 #include <anteroom/metrics.h>
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cassert>
 #include <chrono>
 #include <cstddef>
@@ -8,6 +9,7 @@
 #include <iterator>
 #include <limits>
 #include <optional>
+#include <utility>
 
 namespace anteroom {
 namespace {
@@ -46,7 +48,7 @@ struct HistogramFamily {
   std::string_view name;
   std::string_view help;
   const Log2Histogram& (*value)(const State&);
-  double unit_seconds;  // of what was recorded
+  double per_second;    // of the unit that was recorded
   std::size_t buckets;  // so many bounds; what lies beyond is in +Inf. Fixed: a series must not come and go
 };
 
@@ -114,9 +116,7 @@ constexpr Family kFamilies[] = {
     {"anteroom_listener_waiting", kGauge, "Guests that wait to be accepted.",
      [](const State& s) { return s.queue ? std::optional(number(s.queue->depth)) : std::nullopt; }},
     {"anteroom_listener_waiting_peak", kGauge, "The most seen waiting since the listener was made.",
-     [](const State& s) {
-       return s.queue ? std::optional(number(std::max(s.queue->peak, s.acceptor.queue_peak))) : std::nullopt;
-     }},
+     [](const State& s) { return s.queue ? std::optional(number(s.queue->peak)) : std::nullopt; }},
     {"anteroom_listener_backlog", kGauge, "The backlog in force; one more is admitted.",
      [](const State& s) { return s.queue ? std::optional(number(s.queue->limit)) : std::nullopt; }},
     {"anteroom_listener_drops_total", kCounter, "Handshakes of this listener that were thrown away.",
@@ -125,9 +125,9 @@ constexpr Family kFamilies[] = {
 
 constexpr HistogramFamily kHistograms[] = {
     {"anteroom_turn_seconds", "How long a turn took, from its events to its end; one turn in 16 is timed.",
-     [](const State& s) -> const Log2Histogram& { return s.loop.turn_us; }, 1e-6, 25},  // to 17 s
+     [](const State& s) -> const Log2Histogram& { return s.loop.turn_us; }, 1e6, 25},  // to 17 s
     {"anteroom_queue_wait_seconds", "How long guests waited in the listen queue; of a sample of them.",
-     [](const State& s) -> const Log2Histogram& { return s.acceptor.wait_ms; }, 1e-3, 18},  // to 131 s
+     [](const State& s) -> const Log2Histogram& { return s.acceptor.wait_ms; }, 1e3, 18},  // to 131 s
 };
 
 /// The text as it grows.
@@ -163,11 +163,11 @@ class Writer {
       std::uint64_t seen = 0;
       for (std::size_t i = 0; i < family.buckets; ++i) {
         seen += histogram.buckets()[i];
-        bucket(number(std::uint64_t{1} << i) * family.unit_seconds, seen);
+        bucket(number(std::uint64_t{1} << i) / family.per_second, seen);
       }
       bucket(std::numeric_limits<double>::infinity(), histogram.count());
       add("{}_sum{{{}thread=\"{}\"}} {}\n", family.name, labels_, thread,
-          number(histogram.sum()) * family.unit_seconds);
+          number(histogram.sum()) / family.per_second);
       add("{}_count{{{}thread=\"{}\"}} {}\n", family.name, labels_, thread, histogram.count());
     }
   }
@@ -175,16 +175,16 @@ class Writer {
   /// Of the whole network namespace.
   void write(std::string_view name, std::string_view help, std::uint64_t value) {
     begin(name, kCounter, help);
-    const std::string_view labels = std::string_view(labels_).substr(0, labels_.size() - !labels_.empty());
-    add(labels.empty() ? "{}{} {}\n" : "{}{{{}}} {}\n", name, labels, value);
+    if (labels_.empty()) return add("{} {}\n", name, value);
+    add("{}{{{}}} {}\n", name, std::string_view(labels_).substr(0, labels_.size() - 1), value);
   }
 
   std::string take() { return std::move(text_); }
 
  private:
   template <class... Arguments>
-  void add(fmt::string_view format, const Arguments&... arguments) {
-    fmt::vformat_to(std::back_inserter(text_), format, fmt::make_format_args(arguments...));
+  void add(fmt::format_string<const Arguments&...> format, const Arguments&... arguments) {
+    fmt::format_to(std::back_inserter(text_), format, arguments...);
   }
 
   std::string labels_;  // each with a comma behind it

@@ -49,6 +49,19 @@ bool refuse_syns(int listener) noexcept {
   return attach(listener, SO_ATTACH_FILTER, code);
 }
 
+void close_first_of_group(std::vector<Fd> listeners) noexcept {
+  // The last of the group gets the number of the one that is closed. So number k is another's before k - 1 is
+  // closed, and after it, too, if the others are two or more.
+  for (std::size_t k = listeners.size(); k > 1; --k) {
+    (void)steer_group(listeners.front().get(), static_cast<std::uint32_t>(k), 1);
+    listeners[k - 1].reset();
+  }
+  if (listeners.empty()) return;
+  (void)steer_group(listeners.front().get(), 1, 1);
+  (void)unsteer_group(listeners.front().get());
+  listeners.front().reset();
+}
+
 bool is_in_group(int listener) noexcept {
   int shared = 0;
   socklen_t size = sizeof(shared);

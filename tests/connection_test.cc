@@ -1,3 +1,4 @@
+// Linked with --wrap for send(2) and sendmsg(2), which are counted.
 #include <anteroom/acceptor.h>
 #include <anteroom/connection.h>
 #include <anteroom/connector.h>
@@ -5,11 +6,13 @@
 #include <anteroom/timer.h>
 #include <gtest/gtest.h>
 #include <signal.h>
+#include <sys/socket.h>
 
 #include <algorithm>
 #include <cerrno>
 #include <chrono>
 #include <optional>
+#include <span>
 #include <string>
 #include <string_view>
 #include <system_error>
@@ -19,6 +22,37 @@
 #include "support/own_network.h"
 #include "support/peer.h"
 #include "support/turns.h"
+
+namespace {
+
+int sends = 0;     // calls of send(2)
+int sendmsgs = 0;  // calls of sendmsg(2)
+int sendmsgs_to_interrupt = 0;
+
+}  // namespace
+
+extern "C" {
+// NOLINTBEGIN(bugprone-reserved-identifier): the linker's names, see --wrap in ld(1)
+ssize_t __real_send(int socket, const void* bytes, size_t size, int flags);
+ssize_t __wrap_send(int socket, const void* bytes, size_t size, int flags);
+ssize_t __real_sendmsg(int socket, const msghdr* message, int flags);
+ssize_t __wrap_sendmsg(int socket, const msghdr* message, int flags);
+// NOLINTEND(bugprone-reserved-identifier)
+
+ssize_t __wrap_send(int socket, const void* bytes, size_t size, int flags) {
+  ++sends;
+  return __real_send(socket, bytes, size, flags);
+}
+ssize_t __wrap_sendmsg(int socket, const msghdr* message, int flags) {
+  ++sendmsgs;
+  if (sendmsgs_to_interrupt > 0) {
+    --sendmsgs_to_interrupt;
+    errno = EINTR;
+    return -1;
+  }
+  return __real_sendmsg(socket, message, flags);
+}
+}
 
 namespace anteroom {
 namespace {
@@ -76,6 +110,11 @@ class ConnectionTest : public testing::Test {
     return *connection;
   }
   bool is_over() { return peer->drain() && closed_calls == 1; }
+  /// The same, with a peer that ends its side too when it has got all: nobody lingers.
+  bool is_over_on_both_sides() {
+    if (peer->drain()) peer->finish();
+    return is_over();
+  }
 
   Reactor reactor;
   std::optional<Acceptor> acceptor;
@@ -169,16 +208,19 @@ TEST_F(ConnectionTest, KeepsTheOrderOfWhatItIsGiven) {
     EXPECT_GT(guest.unsent_bytes(), 0U);
     guest.close();
   }});
-  ASSERT_TRUE(turn_until(reactor, [&] { return is_over(); }));
+  ASSERT_TRUE(turn_until(reactor, [&] { return is_over_on_both_sides(); }));
   EXPECT_TRUE(peer->received() == all);
 }
 
 TEST_F(ConnectionTest, SendsNothingWithoutHarm) {
   meet({});
-  EXPECT_TRUE(guest().send({}));
+  EXPECT_TRUE(guest().send(""));
+  EXPECT_TRUE(guest().send(std::span<const std::string_view>()));
+  EXPECT_TRUE(guest().send(std::vector<std::string_view>{"", "", ""}));
   EXPECT_EQ(guest().unsent_bytes(), 0U);
   turn_times(reactor, 3);
   EXPECT_EQ(drained_calls, 0);
+  EXPECT_FALSE(peer->drain());
 }
 
 TEST_F(ConnectionTest, IsDrainedOnlyOfWhatHadToWait) {
@@ -202,8 +244,134 @@ TEST_F(ConnectionTest, MayBeAnsweredOutsideOfItsHandlers) {
     guest().send("by a task");
     guest().close();
   });
-  ASSERT_TRUE(turn_until(reactor, [&] { return is_over(); }));
+  ASSERT_TRUE(turn_until(reactor, [&] { return is_over_on_both_sides(); }));
   EXPECT_EQ(peer->received(), "by a timer by a task");
+}
+
+// ---- Several pieces at once
+
+/// Pieces of all lengths up to `longest`, empty ones among them, and what they are together.
+struct Pieces {
+  Pieces(std::size_t count, std::size_t longest) {
+    std::vector<std::size_t> sizes;
+    for (std::size_t i = 0; i < count; ++i) sizes.push_back(i * 7919 % (longest + 1));
+    for (const std::size_t size : sizes) total += size;
+    all = pattern(total);
+    std::string_view rest = all;
+    for (const std::size_t size : sizes) {
+      pieces.push_back(rest.substr(0, size));
+      rest.remove_prefix(size);
+    }
+  }
+  std::size_t total = 0;
+  std::string all;
+  std::vector<std::string_view> pieces;
+};
+
+TEST_F(ConnectionTest, SendsSeveralPiecesInOneCall) {
+  meet({});
+  const std::vector<std::string_view> pieces{
+      "", "HTTP/1.1 200 OK\r\n", "Content-Length: 5\r\n", "", "\r\n", "hello", ""};
+  sends = sendmsgs = 0;
+  EXPECT_TRUE(guest().send(pieces));
+  EXPECT_EQ(sendmsgs, 1);
+  EXPECT_EQ(sends, 0);
+  EXPECT_EQ(guest().unsent_bytes(), 0U);
+  ASSERT_TRUE(turn_until(reactor, [&] { return peer->drain(), peer->received().ends_with("hello"); }));
+  EXPECT_EQ(peer->received(), "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello");
+  turn_times(reactor, 3);
+  EXPECT_EQ(drained_calls, 0);
+}
+
+TEST_F(ConnectionTest, SendsMorePiecesThanOneCallMayTake) {
+  const Pieces many(5'000, 5);  // IOV_MAX is 1024
+  meet({});
+  sends = sendmsgs = 0;
+  EXPECT_TRUE(guest().send(many.pieces));
+  EXPECT_LE(sendmsgs + sends, 5'000 / 64 + 1) << "at least 64 of them at a time";
+  guest().close();
+  ASSERT_TRUE(turn_until(reactor, [&] { return is_over_on_both_sides(); }));
+  EXPECT_TRUE(peer->received() == many.all);
+}
+
+TEST_F(ConnectionTest, GoesOnInTheMiddleOfAPiece) {
+  for (const std::size_t longest : {9U, 1'000U, 77'777U}) {
+    const Pieces many(1'200'000 / longest, longest);
+    meet({.open =
+              [](Connection& guest) { (void)set_socket_option(guest.fd(), SOL_SOCKET, SO_SNDBUF, 20'000); }},
+         {}, {.receive_buffer_bytes = 100'000});
+    EXPECT_TRUE(guest().send(many.pieces));
+    EXPECT_GT(guest().unsent_bytes(), 0U);
+    EXPECT_LT(guest().unsent_bytes(), many.total);
+    guest().close();
+    ASSERT_TRUE(turn_until(reactor, [&] { return is_over_on_both_sides(); }));
+    EXPECT_TRUE(peer->received() == many.all) << longest;
+    id = ChannelId::kNone;
+    closed_calls = 0;
+  }
+}
+
+TEST_F(ConnectionTest, KeepsTheOrderOfPiecesAndOtherBytes) {
+  const Pieces many(40, 50'000);
+  std::string all;
+  meet({});
+  for (int i = 0; i < 10; ++i) {
+    const std::string bytes = pattern(30'000, static_cast<std::uint32_t>(i));
+    EXPECT_TRUE(guest().send(bytes));
+    EXPECT_TRUE(guest().send(many.pieces));
+    all += bytes + many.all;
+  }
+  EXPECT_GT(guest().unsent_bytes(), 0U);
+  sends = sendmsgs = 0;
+  EXPECT_TRUE(guest().send(many.pieces));
+  EXPECT_EQ(sends + sendmsgs, 0) << "others wait before them";
+  guest().close();
+  ASSERT_TRUE(turn_until(reactor, [&] { return is_over_on_both_sides(); }));
+  EXPECT_TRUE(peer->received() == all + many.all);
+}
+
+TEST_F(ConnectionTest, SendsPiecesOverAUnixSocket) {
+  const Pieces many(2'000, 3'000);
+  acceptor.emplace(reactor, Endpoint::unix_path("@anteroom-connection-test"), keep_books({}));
+  peer.emplace(acceptor->endpoint());
+  ASSERT_TRUE(turn_until(reactor, [&] { return id != ChannelId::kNone; }));
+  EXPECT_TRUE(guest().send(many.pieces));
+  EXPECT_GT(guest().unsent_bytes(), 0U);
+  guest().close();
+  ASSERT_TRUE(turn_until(reactor, [&] { return peer->drain(); }));
+  EXPECT_TRUE(peer->received() == many.all);
+}
+
+TEST_F(ConnectionTest, SendsPiecesThoughSignalsInterrupt) {
+  meet({});
+  sendmsgs_to_interrupt = 3;
+  EXPECT_TRUE(guest().send(std::vector<std::string_view>{"never ", "mind"}));
+  EXPECT_EQ(sendmsgs_to_interrupt, 0);
+  EXPECT_EQ(guest().unsent_bytes(), 0U);
+  ASSERT_TRUE(turn_until(reactor, [&] { return peer->drain(), peer->received() == "never mind"; }));
+}
+
+TEST_F(ConnectionTest, RefusesPiecesOnceItIsClosing) {
+  meet({});
+  Connection& connection = guest();
+  connection.close();
+  EXPECT_FALSE(connection.send(std::vector<std::string_view>{"too ", "late"}));
+  EXPECT_FALSE(connection.send(std::span<const std::string_view>()));
+  ASSERT_TRUE(turn_until(reactor, [&] { return is_over_on_both_sides(); }));
+  EXPECT_EQ(peer->received(), "");
+}
+
+TEST_F(ConnectionTest, SendsPiecesToAPeerThatIsGoneWithoutDyingOfSigpipe) {
+  meet({});
+  peer->reset();
+  ASSERT_TRUE(await_events(guest().fd(), POLLERR));
+  Connection& connection = guest();
+  for (int i = 0; i < 3; ++i) {
+    EXPECT_FALSE(connection.send(std::vector<std::string_view>{"anybody ", "there?"}));
+  }
+  EXPECT_EQ(connection.unsent_bytes(), 0U);
+  ASSERT_TRUE(turn_until(reactor, [&] { return closed_calls == 1; }));
+  EXPECT_EQ(error, std::errc::connection_reset);
 }
 
 // ---- Watermarks and pauses

@@ -1,8 +1,12 @@
 #include <anteroom/listen_queue.h>
 #include <anteroom/listener.h>
 #include <gtest/gtest.h>
+#include <sched.h>
 #include <sys/eventfd.h>
 
+#include <chrono>
+#include <optional>
+#include <thread>
 #include <vector>
 
 #include "support/own_network.h"
@@ -51,6 +55,47 @@ TEST(ListenQueue, CountsWhoWasTurnedAway) {
   EXPECT_GE(listener.queue()->drops, 5U);  // more if one has called again meanwhile, as they do every second
   EXPECT_LE(listener.queue()->drops, 15U);
   EXPECT_EQ(listener.queue()->depth, 2U);
+}
+
+TEST(ListenCounters, CountWhoMetAFullQueue) {
+  const auto before = listen_counters();
+  ASSERT_TRUE(before);
+  const Listener listener(kLoopback, {.backlog = 1});
+  const auto guests = connect_peers(listener.endpoint(), 2);
+  EXPECT_EQ(listen_counters()->overflows, before->overflows);
+  std::vector<Fd> turned_away;
+  for (int i = 0; i < 5; ++i) turned_away.push_back(call(listener.endpoint()));
+  const auto end = std::chrono::steady_clock::now() + kPatience;
+  while (listen_counters()->overflows < before->overflows + 5 && std::chrono::steady_clock::now() < end) {
+  }
+  const auto after = listen_counters();
+  ASSERT_TRUE(after);
+  EXPECT_GE(after->overflows - before->overflows, 5U);
+  EXPECT_LE(after->overflows - before->overflows, 15U) << "more if one has called again meanwhile";
+  EXPECT_GE(after->drops - before->drops, 5U);
+  EXPECT_GE(after->drops, after->overflows) << "each overflow is a drop, too";
+}
+
+TEST(ListenCounters, AreThoseOfTheThreadsOwnNetwork) {
+  {
+    const Listener listener(kLoopback, {.backlog = 0});
+    const Peer guest(listener.endpoint());
+    const Fd turned_away = call(listener.endpoint());
+    const auto end = std::chrono::steady_clock::now() + kPatience;
+    while (listen_counters()->overflows == 0 && std::chrono::steady_clock::now() < end) {
+    }
+  }
+  ASSERT_GT(listen_counters()->overflows, 0U);
+  bool has_left = false;
+  std::optional<ListenCounters> elsewhere;
+  std::thread([&] {
+    has_left = ::unshare(CLONE_NEWNET) == 0;
+    elsewhere = listen_counters();
+  }).join();
+  if (!has_left) GTEST_SKIP() << "no network namespaces here";
+  ASSERT_TRUE(elsewhere);
+  EXPECT_EQ(elsewhere->overflows, 0U);
+  EXPECT_EQ(elsewhere->drops, 0U);
 }
 
 TEST(ListenQueue, OfWhatIsNoTcpListenerIsNothing) {

@@ -83,6 +83,88 @@ TEST(Listener, HandsNoDelayDownToItsGuests) {
   }
 }
 
+TEST(Listener, HandsDownWhatIsSetOnIt) {
+  using namespace std::chrono_literals;
+  for (const char* ip : {"127.0.0.1", "::1"}) {
+    std::optional<Listener> listener;
+    try {
+      listener.emplace(Endpoint(ip, 0), ListenerOptions{.keep_alive = 77s,
+                                                        .keep_alive_interval = 11s,
+                                                        .keep_alive_probes = 4,
+                                                        .user_timeout = 12345ms,
+                                                        .receive_buffer_bytes = 50'000,
+                                                        .send_buffer_bytes = 60'000});
+    } catch (const std::system_error&) {
+      continue;  // no IPv6 here
+    }
+    const Peer peer(listener->endpoint());
+    const Fd guest(::accept4(listener->fd(), nullptr, nullptr, SOCK_CLOEXEC));
+    EXPECT_EQ(option(guest.get(), SOL_SOCKET, SO_KEEPALIVE), 1);
+    EXPECT_EQ(option(guest.get(), IPPROTO_TCP, TCP_KEEPIDLE), 77);
+    EXPECT_EQ(option(guest.get(), IPPROTO_TCP, TCP_KEEPINTVL), 11);
+    EXPECT_EQ(option(guest.get(), IPPROTO_TCP, TCP_KEEPCNT), 4);
+    EXPECT_EQ(option(guest.get(), IPPROTO_TCP, TCP_USER_TIMEOUT), 12345);
+    EXPECT_EQ(option(guest.get(), SOL_SOCKET, SO_RCVBUF), 100'000) << "the kernel doubles it, socket(7)";
+    EXPECT_EQ(option(guest.get(), SOL_SOCKET, SO_SNDBUF), 120'000);
+  }
+}
+
+TEST(Listener, SetsNothingThatItWasNotAskedFor) {
+  const Fd plain(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
+  const Listener listener(kLoopback);
+  const Peer peer(listener.endpoint());
+  const Fd guest(::accept4(listener.fd(), nullptr, nullptr, SOCK_CLOEXEC));
+  for (const int fd : {listener.fd(), guest.get()}) {
+    EXPECT_EQ(option(fd, SOL_SOCKET, SO_KEEPALIVE), 0);
+    EXPECT_EQ(option(fd, IPPROTO_TCP, TCP_USER_TIMEOUT), 0);
+    for (const int name : {TCP_KEEPIDLE, TCP_KEEPINTVL, TCP_KEEPCNT})
+      EXPECT_EQ(option(fd, IPPROTO_TCP, name), option(plain.get(), IPPROTO_TCP, name));
+  }
+  EXPECT_EQ(option(listener.fd(), IPPROTO_TCP, TCP_DEFER_ACCEPT), 0);
+  EXPECT_EQ(option(listener.fd(), SOL_SOCKET, SO_RCVBUF), option(plain.get(), SOL_SOCKET, SO_RCVBUF));
+}
+
+TEST(Listener, ThatDefersShowsNobodyWhoSaysNothing) {
+  const Listener listener(kLoopback, {.defer_accept = std::chrono::seconds(30)});
+  const Peer silent(listener.endpoint());
+  const Peer speaking(listener.endpoint());
+  EXPECT_EQ(listener.queue()->depth, 0U);
+  ASSERT_TRUE(speaking.send("hello"));
+  ASSERT_TRUE(await_events(listener.fd(), POLLIN));
+  EXPECT_EQ(listener.queue()->depth, 1U);
+  const Fd guest(::accept4(listener.fd(), nullptr, nullptr, SOCK_CLOEXEC));
+  EXPECT_EQ(peer_endpoint(guest.get()), speaking.local());
+}
+
+TEST(Listener, SaysWhichOptionTheKernelDoesNotTake) {
+  using namespace std::chrono_literals;
+  const auto thrown_for = [](const ListenerOptions& options) {
+    return what_is_thrown_on(kLoopback, options);
+  };
+  const std::string why = " " + kLoopback.to_string() + ": Invalid argument";
+  EXPECT_EQ(thrown_for({.keep_alive = 40'000s}), "TCP_KEEPIDLE" + why) << "32,767 s at most";
+  EXPECT_EQ(thrown_for({.keep_alive = -1s}), "TCP_KEEPIDLE" + why);
+  EXPECT_EQ(thrown_for({.keep_alive_interval = 40'000s}), "TCP_KEEPINTVL" + why);
+  EXPECT_EQ(thrown_for({.keep_alive_probes = 128}), "TCP_KEEPCNT" + why);
+  EXPECT_EQ(thrown_for({.user_timeout = -1ms}), "TCP_USER_TIMEOUT" + why);
+  EXPECT_EQ(thrown_for({.user_timeout = 24h * 365 * 100}), "(nothing)") << "as good as for ever";
+}
+
+TEST(Listener, OnAUnixSocketHasNoneOfTheOptionsOfTcp) {
+  using namespace std::chrono_literals;
+  const ListenerOptions all{.keep_alive = 77s,
+                            .keep_alive_interval = 11s,
+                            .keep_alive_probes = 4,
+                            .user_timeout = 12345ms,
+                            .receive_buffer_bytes = 50'000,
+                            .send_buffer_bytes = 60'000,
+                            .defer_accept = 3s};
+  const Endpoint name = Endpoint::unix_path("@anteroom-listener-test-options");
+  EXPECT_EQ(what_is_thrown_on(name, all), "(nothing)");
+  const Listener listener(name, all);
+  const Peer peer(name);
+}
+
 TEST(Listener, LetsOneMoreWaitThanItsBacklog) {
   for (const int backlog : {0, 1, 5, 15}) {
     const Listener listener(kLoopback, {.backlog = backlog});

@@ -172,6 +172,7 @@ class Connection final : public Channel {
  private:
   class Deadlines;
   friend class Deadlines;
+  static constexpr std::size_t kSmallAnswer = 1400;  // bytes: one segment, which is on its way at once
   enum class State : std::uint8_t {
     kConnecting,  // connect(2) is under way
     kOpen,

@@ -29,9 +29,9 @@ struct AdmissionOptions {
   /// 6177).
   int ipv4_prefix_bits = 32;
   int ipv6_prefix_bits = 64;
-  /// Sources that are remembered at a time; 24 bytes each. When the table is full of sources with open
-  /// connections or tokens to regain, a new source is admitted uncounted: the table protects the server, and
-  /// must not become the attack.
+  /// Sources that are remembered at a time, in eights; 24 bytes each. When the table is full of sources with
+  /// open connections or tokens to regain, a new source is admitted uncounted: the table protects the server,
+  /// and must not become the attack. Of those who fill it to nine tenths, one in 10,000 finds no place.
   std::size_t sources_max = 16384;
   Refusal refusal = Refusal::kClose;
   std::string
@@ -44,21 +44,24 @@ struct AdmissionOptions {
 /// Why a guest was not admitted.
 enum class AdmissionVerdict : std::uint8_t { kAdmitted, kFull, kSourceHasTooMany, kSourceIsTooFast };
 
-/// Who may come in: asked between accept4 and any allocation. A table of fixed size, O(1) a guest, no memory
-/// after construction.
+/// Who may come in: asked between accept4 and any allocation. A table of fixed size, O(1) a guest (at most 32
+/// places are looked at), no memory after construction. Where a source lies depends on a random key, so
+/// nobody can choose addresses that get into each other's way.
 class Admission {
  public:
   using Clock = std::chrono::steady_clock;
   /// Names the source that an admitted guest was counted for. 0: none.
   using Ticket = std::uint32_t;
 
-  /// Throws std::invalid_argument for negative rates or prefixes that there are not; std::bad_alloc.
+  /// Throws std::invalid_argument for a rate below 0, a burst of less than one guest, and prefixes that there
+  /// are not; std::bad_alloc; std::system_error without random numbers (getrandom(2)).
   explicit Admission(const AdmissionOptions& options);
   ~Admission();
   Admission(Admission&&) noexcept;
 
   /// Counts the guest if it is admitted, and gives its ticket. `peer` may be null if !options.is_by_source(),
-  /// and is counted as no source if it is neither IPv4 nor IPv6 (mapped IPv4 addresses count as IPv4).
+  /// and is counted as no source if it is neither IPv4 nor IPv6 (mapped IPv4 addresses count as IPv4). Who is
+  /// refused costs his source no token.
   AdmissionVerdict arrive(const sockaddr* peer, Clock::time_point now, Ticket& ticket) noexcept;
   /// A guest that was admitted has left.
   void leave(Ticket ticket) noexcept;

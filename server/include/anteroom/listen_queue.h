@@ -25,13 +25,13 @@ std::optional<ListenQueue> listen_queue(int listener) noexcept;
 /// read.
 int system_backlog_max() noexcept;
 
-/// What this network namespace has counted since it was made, all listeners together.
+/// What the network namespace of this thread has counted since it was made, all listeners together.
 struct ListenCounters {
   std::uint64_t overflows = 0;  ///< ListenOverflows: handshakes that met a full accept queue
   std::uint64_t drops = 0;      ///< ListenDrops: those, and what was thrown away for other reasons
 };
 
-/// Reads /proc/self/net/netstat, about 40 µs. Nothing if it cannot be read.
+/// Reads /proc/thread-self/net/netstat, about 40 µs. Nothing if it cannot be read.
 std::optional<ListenCounters> listen_counters() noexcept;
 
 }  // namespace anteroom

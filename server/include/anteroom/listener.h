@@ -53,6 +53,8 @@ class Listener {
   int fd() const noexcept { return socket_.get(); }
   /// Gives the socket away. A Unix socket's path is still removed with the Listener.
   Fd release() noexcept { return static_cast<Fd&&>(socket_); }
+  /// A Unix socket's path stays: it is a successor's now.
+  void keep_path() noexcept { unix_path_ = Endpoint(); }
 
   /// Where it listens: with the port that the kernel picked, if 0 was asked for.
   Endpoint endpoint() const noexcept;

@@ -11,9 +11,16 @@ struct QueueDelayOptions {
   std::chrono::milliseconds interval{100};
 };
 
-/// CoDel's idea (Nichols and Jacobson, 2012; RFC 8289) on the accept queue: a queue that does not get empty
-/// for an interval is a standing one. Then those who have waited longest are turned away, for their clients
-/// have given up on them or soon will, and the others are served in time; as long as it is not, nobody is.
+/// CoDel's idea (Nichols and Jacobson, 2012; RFC 8289) on the accept queue: one that does not get empty, and
+/// in which nobody waited less than the target, for a whole interval, is a standing queue: the server is
+/// overloaded. As long as it is, those who have waited longer than twice the target are turned away, for
+/// their clients have given up on them or soon will; the others are served in time. Otherwise nobody is.
+///
+/// RFC 8289 drops one packet, then the next ever sooner, because each drop makes a sender slow down. Guests
+/// are not one sender: turning one away slows down nobody else, so a rhythm of drops would let the queue
+/// stand. Hence all who are late go, as in folly's Codel (`sloughTimeout`, twice the target). Twice, because
+/// a limit at the target itself would end the overload with the first guest whom it helps: the next interval
+/// would be served late again, and so on in turn. In between, waits settle where the server just keeps up.
 class QueueDelay {
  public:
   using Clock = std::chrono::steady_clock;
@@ -23,7 +30,7 @@ class QueueDelay {
 
   /// Told of each guest how long it waited (steps of 4 ms at HZ 250). True: shed this one.
   bool should_shed(std::chrono::milliseconds waited, Clock::time_point now) noexcept;
-  /// The queue was found empty: nobody stands in it.
+  /// The queue was found empty: nobody stands in it, and no overload lasts beyond that.
   void emptied() noexcept;
 
   bool is_overloaded() const noexcept { return overloaded_; }

@@ -8,7 +8,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
-#include <span>
+#include <optional>
 #include <vector>
 
 namespace anteroom {
@@ -16,7 +16,7 @@ namespace anteroom {
 /// How the threads of a pool share the arrivals.
 enum class Sharing : std::uint8_t {
   kReusePort,  ///< each has a listener of its own (SO_REUSEPORT); the kernel deals by hash, also to a thread
-               ///< that is busy
+               ///< that is busy. Unix sockets have no such thing: kExclusive is taken instead
   kExclusive,  ///< all have the same listener (EPOLLEXCLUSIVE); who is idle takes: no guest waits behind a
                ///< busy thread
   kDealt,  ///< the first thread accepts, and deals out in turn: even to the last one, for connections that
@@ -26,52 +26,79 @@ enum class Sharing : std::uint8_t {
 struct ReactorPoolOptions {
   int threads = 0;  ///< 0: as many as processors are allowed to this process (sched_getaffinity(2))
   Sharing sharing = Sharing::kReusePort;
-  ListenerOptions
-      listener;  ///< `reuse_port` and `backlog` follow from the sharing and the acceptor's backlog
-  AcceptorOptions
-      acceptor;  ///< limits of the admission hold for each thread, but with kDealt for all together
-  bool pin_threads = false;  ///< each to a processor of its own
+  /// `reuse_port` and `backlog` follow from the sharing and the acceptor's backlog.
+  ListenerOptions listener;
+  /// Limits of the admission hold for each thread, but with kDealt for all together. `resting` and `tuned`
+  /// are called in whatever thread it concerns; `exclusive` and, with kDealt, `deal` follow from the sharing.
+  AcceptorOptions acceptor;
+  bool pin_threads = false;  ///< each to a processor of its own, as far as there are enough
 };
 
-/// One reactor a thread, all behind one address. Nothing is shared between them while they serve.
+/// One reactor a thread, all behind one address. Nothing is shared between them while they serve, but with
+/// kDealt the guests who change hands.
 ///
 /// Made, started, drained and destroyed by one thread, which is none of the pool's. Handlers are made once
-/// for each thread, and run in that thread only.
+/// for each thread, and run in that thread only. The pool's threads block all signals but those of faults
+/// and SIGPROF, so that a Signals made anywhere gets them, or whatever thread has them unblocked.
 class ReactorPool {
  public:
   using MakeHandlers = std::function<ConnectionHandlers(Reactor& reactor, int thread)>;
 
-  /// Listens at once; nobody is accepted before start(). Throws std::system_error.
+  /// Listens at once; nobody is accepted before start(). With kReusePort the listeners are bound in the
+  /// order of the threads, so they are the first of their group, unless others were there before. Throws
+  /// std::system_error.
   ReactorPool(const Endpoint& endpoint, const MakeHandlers& make_handlers, ReactorPoolOptions options = {});
   /// Takes over listeners: handed over by a predecessor, or inherited. With kReusePort one a thread (their
-  /// number is the pool's), else exactly one.
+  /// number is the pool's), else exactly one. Throws std::system_error (invalid_argument) for another number.
   ReactorPool(std::vector<Listener> listeners, const MakeHandlers& make_handlers,
               ReactorPoolOptions options = {});
   ReactorPool(ReactorPool&&) = delete;
   /// Stops without a drain: connections are closed.
   ~ReactorPool();
 
+  /// Throws std::system_error if a thread cannot be made, or pinned; then nobody has been accepted, and it
+  /// may be tried again. Once only, and not after drain().
   void start();
   /// Acceptor::drain() in every thread, then their end. Blocks until then. How many connections were cut.
-  std::size_t drain(const DrainOptions& options = {});
+  /// `leaving` follows from the sharing. Of a pool that does not run there is nothing to drain: 0, and
+  /// whoever waits in the queue is reset by the destructor.
+  std::size_t drain(DrainOptions options = {});
 
   int threads() const noexcept;
-  Reactor& reactor(int thread) const noexcept;  ///< for post()
-  Endpoint endpoint() const noexcept;
-  /// The listening sockets, for a successor: one a thread with kReusePort, else one.
+  /// For post(). To stop() it ends nothing: its thread goes on.
+  Reactor& reactor(int thread) const noexcept;
+  /// Where it listens, or did before drain().
+  Endpoint endpoint() const noexcept { return endpoint_; }
+  /// The listening sockets, for a successor or change_backlog(): one a thread with kReusePort, else one.
+  /// None after drain().
   std::vector<int> listeners() const;
 
   struct ThreadState {
     LoopMetrics loop;
-    AcceptorStats acceptor;
-    std::optional<ListenQueue> queue;
-    std::size_t open_connections = 0;
+    AcceptorStats acceptor;            ///< with kDealt only of the first thread
+    std::optional<ListenQueue> queue;  ///< of a shared listener only in the first thread, with all its peak
+    std::size_t open_connections = 0;  ///< that came in by the door
   };
-  /// Of each thread, taken in that thread between two turns; blocks for them.
+  /// Of each thread, taken in that thread between two turns; blocks for them, so never from a handler of the
+  /// pool. Before start() and after drain(), too.
   std::vector<ThreadState> state() const;
 
  private:
   struct Worker;
+  struct Meeting;
+
+  void make_doors(std::vector<Listener> listeners, std::vector<ConnectionHandlers> handlers,
+                  AcceptorOptions options);
+  void make_shares(Listener listener, std::vector<ConnectionHandlers> handlers, AcceptorOptions options);
+  void pin();
+  void stop_and_join() noexcept;
+  void join() noexcept;
+
+  Sharing sharing_;
+  bool pin_threads_;
+  bool running_ = false;
+  Endpoint endpoint_;
+  std::unique_ptr<Meeting> meeting_;  // before the workers, who come to it
   std::vector<std::unique_ptr<Worker>> workers_;
 };
 

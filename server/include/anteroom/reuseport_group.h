@@ -1,5 +1,8 @@
 #pragma once
+#include <anteroom/fd.h>
+
 #include <cstdint>
+#include <vector>
 
 namespace anteroom {
 
@@ -8,17 +11,25 @@ namespace anteroom {
 /// No rights are needed.
 
 /// Sends new connections of the group that `listener` is in to the sockets `first`, ..., first + count - 1 of
-/// it (classic BPF, SO_ATTACH_REUSEPORT_CBPF, socket(7)). The kernel numbers them in the order in which they
-/// were bound, and puts the last into the place of one that is closed. Numbers that are not there fall back
-/// to the usual hash.
+/// it (classic BPF, SO_ATTACH_REUSEPORT_CBPF, socket(7)), to each as often as to any other. The kernel
+/// numbers them in the order of their listen(2), and puts the last into the place of one that is closed.
+/// Numbers that are not there fall back to the usual hash. False if `count` is 0, or if it is no TCP socket.
 bool steer_group(int listener, std::uint32_t first, std::uint32_t count) noexcept;
-/// Back to the usual hash.
+/// Back to the usual hash. True also if nobody had steered it.
 bool unsteer_group(int listener) noexcept;
 
-/// From now on the listener does not see SYNs (a socket filter); last ACKs of handshakes that are under way
-/// still come through. A client whose SYN is lost in this way sends it again after a second, and finds
-/// another listener, or none.
+/// From now on the listener does not see SYNs (a socket filter, SO_ATTACH_FILTER; one that was there is
+/// replaced); last ACKs of handshakes that are under way still come through. A client whose SYN is lost in
+/// this way, which counts as a drop (ListenQueue::drops), sends it again after a second, and finds another
+/// listener, or none. Those who are accepted from now on have the filter too, which costs each of their
+/// segments some nanoseconds, and nothing else.
 bool refuse_syns(int listener) noexcept;
+
+/// Closes the listeners numbered 0, 1, ... of a group, whose queues are empty and who refuse SYNs, so that no
+/// SYN meets one of them on the way: at each step new guests are sent to a socket that has the same number
+/// before and after it. Where only one other is left in the group, and at the last step, a few microseconds
+/// remain.
+void close_first_of_group(std::vector<Fd> listeners) noexcept;
 
 /// Whether SO_REUSEPORT is set on it.
 bool is_in_group(int listener) noexcept;

@@ -1,0 +1,186 @@
+// How a connection sends.
+#include <anteroom/connection.h>
+#include <anteroom/reactor.h>
+#include <anteroom/socket.h>
+#include <sys/socket.h>
+#include <sys/uio.h>
+
+#include <algorithm>
+#include <array>
+#include <cerrno>
+#include <new>
+#include <utility>
+
+#include "connection_deadlines.h"
+#include "output.h"
+
+namespace anteroom {
+namespace {
+
+constexpr std::size_t kPiecesPerCall = 64;
+
+}  // namespace
+
+inline void Connection::note_sent(std::size_t count) noexcept {
+  reactor().counts().sent_bytes += count;
+  sent_bytes_ = static_cast<std::uint16_t>(std::min<std::size_t>(sent_bytes_ + count, kSmallAnswer + 1));
+  if (deadlines_ && count > 0) deadlines_->sent(count);
+}
+
+bool Connection::send(std::string_view bytes) noexcept {
+  if (state_ != State::kOpen || output_ended_) return false;
+  if (output_) return keep(bytes);
+  ssize_t count = 0;
+  do {
+    count = ::send(fd(), bytes.data(), bytes.size(), MSG_NOSIGNAL);
+  } while (count < 0 && errno == EINTR);
+  if (count < 0 && errno != EAGAIN) return send_failed(errno), false;
+  const auto sent = static_cast<std::size_t>(std::max<ssize_t>(count, 0));
+  note_sent(sent);
+  return sent == bytes.size() || keep(bytes.substr(sent));
+}
+
+bool Connection::send(std::span<const std::string_view> pieces) noexcept {
+  if (state_ != State::kOpen || output_ended_) return false;
+  std::size_t sent = output_ ? 0 : send_now(pieces);
+  for (const std::string_view piece : pieces) {
+    if (state_ != State::kOpen) return false;
+    const std::size_t skipped = std::min(sent, piece.size());
+    sent -= skipped;
+    if (skipped < piece.size() && !keep(piece.substr(skipped))) return false;
+  }
+  return state_ == State::kOpen;
+}
+
+bool Connection::send_file(Fd file, std::uint64_t offset, std::uint64_t size) noexcept {
+  if (state_ != State::kOpen || output_ended_) return false;
+  if (size == 0) return true;
+  const bool is_first = !output_;
+  if (!make_output()) return false;
+  if (!output_->append_file(std::move(file), offset, size)) return send_failed(ENOMEM), false;
+  if (!is_first) return true;
+  std::size_t sent = 0;
+  const int error = send_output(sent);
+  if (error == 0) return drop_output(), true;
+  if (error == EINTR) reactor().again(*this);
+  if (error != EAGAIN && error != EINTR) return send_failed(error), false;
+  return watch_or_end();
+}
+
+/// How many bytes of `pieces` the kernel took. After a call that did not take all, the next would take none.
+std::size_t Connection::send_now(std::span<const std::string_view> pieces) noexcept {
+  std::size_t sent = 0;
+  while (!pieces.empty()) {
+    std::array<iovec, kPiecesPerCall> parts;
+    const std::size_t count = std::min(pieces.size(), parts.size());
+    std::size_t size = 0;
+    for (std::size_t i = 0; i < count; ++i) {
+      parts[i] = {.iov_base = const_cast<char*>(pieces[i].data()), .iov_len = pieces[i].size()};
+      size += pieces[i].size();
+    }
+    msghdr message{};
+    message.msg_iov = parts.data();
+    message.msg_iovlen = count;
+    ssize_t taken = 0;
+    do {
+      taken = ::sendmsg(fd(), &message, MSG_NOSIGNAL);
+    } while (taken < 0 && errno == EINTR);
+    if (taken < 0 && errno != EAGAIN) send_failed(errno);
+    if (taken < 0) break;
+    sent += static_cast<std::size_t>(taken);
+    if (static_cast<std::size_t>(taken) < size) break;
+    pieces = pieces.subspan(count);
+  }
+  note_sent(sent);
+  return sent;
+}
+
+bool Connection::keep(std::string_view bytes) noexcept {
+  if (!make_output()) return false;
+  LoopMetrics& counts = reactor().counts();
+  const std::size_t most = kind_->options.output_bytes_max;
+  const std::size_t most_in_all = reactor().buffered_bytes_max();
+  const bool is_too_much = most > 0 && (bytes.size() > most || output_->bytes() > most - bytes.size());
+  const std::size_t before = output_->memory();
+  if (is_too_much) return send_failed(ENOBUFS), false;
+  if (!output_->append(bytes)) return send_failed(ENOMEM), false;
+  counts.buffered_bytes += output_->memory() - before;
+  if (most_in_all > 0 && counts.buffered_bytes > most_in_all) return send_failed(ENOBUFS), false;
+  if (output_->bytes() >= kind_->options.high_watermark_bytes) paused_by_output_ = true;
+  return watch_or_end();
+}
+
+bool Connection::make_output() noexcept {
+  if (output_) return true;
+  output_.reset(new (std::nothrow) Output);
+  if (!output_) return send_failed(ENOMEM), false;
+  if (deadlines_) deadlines_->output_begins();
+  return true;
+}
+
+void Connection::drop_output() noexcept {
+  if (!output_) return;
+  reactor().counts().buffered_bytes -= output_->memory();
+  output_.reset();
+}
+
+/// Output::send_to(), counted.
+int Connection::send_output(std::size_t& sent) noexcept {
+  const std::size_t before = output_->memory();
+  const int error = output_->send_to(fd(), sent);
+  reactor().counts().buffered_bytes -= before - output_->memory();
+  note_sent(sent);
+  return error;
+}
+
+void Connection::write() noexcept {
+  std::size_t sent = 0;
+  const int error = send_output(sent);
+  if (error != 0 && error != EAGAIN && error != EINTR) return send_failed(error);
+  if (output_->bytes() <= kind_->options.low_watermark_bytes && paused_by_output_) {
+    paused_by_output_ = false;
+    if (deadlines_) deadlines_->input_begins();
+  }
+  if (error == 0) {
+    drop_output();
+    return written();
+  }
+  if (error == EINTR) reactor().again(*this);
+  if (state_ == State::kClosing && sent > 0) end_after(kind_->options.linger);
+}
+
+/// All that waited has been taken.
+void Connection::written() noexcept {
+  if (state_ == State::kClosing) return end_in_order();
+  if (output_ended_) finish_output();
+  if (state_ == State::kOpen && kind_->handlers.drained) kind_->handlers.drained(*this);
+  if (state_ == State::kOpen && peer_has_ended_ && !output_ && !kind_->handlers.peer_ended) end(0);
+}
+
+void Connection::end_output() noexcept {
+  if (state_ != State::kOpen || output_ended_) return;
+  output_ended_ = true;
+  if (!output_) finish_output();
+}
+
+void Connection::finish_output() noexcept {
+  if (::shutdown(fd(), SHUT_WR) != 0) return end(errno);
+  if (peer_has_ended_) return end(0);
+  if (!is_watched()) watch_or_end();  // for its end
+}
+
+std::size_t Connection::unsent_bytes() const noexcept { return output_ ? output_->bytes() : 0; }
+
+/// The peer has reset, or the kernel has no memory. What the peer sent before may still lie there: the turn
+/// reads it first.
+void Connection::send_failed(int error) noexcept {
+  is_truncated_ = true;
+  if (state_ != State::kOpen || peer_has_ended_) return end(error);
+  state_ = State::kFailing;
+  error_ = error;
+  drop_output();
+  paused_by_output_ = false;
+  reactor().again(*this);
+}
+
+}  // namespace anteroom

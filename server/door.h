@@ -1,0 +1,110 @@
+#pragma once
+#include <anteroom/acceptor.h>
+#include <anteroom/channel.h>
+#include <anteroom/timer.h>
+
+#include <chrono>
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <optional>
+#include <system_error>
+#include <utility>
+
+namespace anteroom {
+
+/// The guests of a door, who tell it when they leave.
+class Acceptor::Guests final : public Connection::Kind {
+ public:
+  Guests(Door& door, ConnectionHandlers the_handlers, const ConnectionOptions& the_options)
+      : Connection::Kind(std::move(the_handlers), the_options), door_(door) {}
+  void tell_left() noexcept { tells_left_ = true; }
+
+ private:
+  void left(std::uint32_t ticket) noexcept override;
+  Door& door_;
+};
+
+/// The listening socket, as long as it is open.
+class Acceptor::Bell final : public Channel {
+ public:
+  Bell(Reactor& reactor, Fd listener, Door& door) noexcept
+      : Channel(reactor, std::move(listener)), door_(door) {}
+
+ private:
+  void on_ready(std::uint32_t events) noexcept override;
+  Door& door_;
+};
+
+class Acceptor::Door final : public Reapable {
+ public:
+  Door(Reactor& reactor, Listener listener, ConnectionHandlers handlers, AcceptorOptions options);
+
+  int fd() const noexcept { return bell_ == nullptr ? -1 : bell_->fd(); }
+  const AcceptorStats& stats() const noexcept { return stats_; }
+  std::size_t guests() const noexcept { return guests_->living() + dealt_; }
+
+  void knocked(std::uint32_t events) noexcept {
+    // Resting, he does not get up for one who knocks, only for the alarm or a descriptor that has become
+    // free.
+    if (events == 0 || !rests_) look();
+  }
+  void close() noexcept;
+  /// The acceptor goes, and with it the door, the guests, and, at the end of the turn, this.
+  void end() noexcept;
+  void pause(bool paused) noexcept;
+  void drain(const DrainOptions& options, std::function<void(std::size_t)> drained);
+  void left(Admission::Ticket ticket) noexcept;
+  void dealt_one_left(Admission::Ticket ticket) noexcept;
+
+ private:
+  enum class Stage : std::uint8_t {
+    kServing,
+    kSteered,   // draining: new guests are sent to the others of the group
+    kLastCall,  // draining: no SYN is taken any more; handshakes under way come to their end
+    kEmptying,  // draining: the door closes when the queue is empty
+    kLeaving,   // the door is closed; guests are still there
+    kLeft,
+  };
+
+  void look() noexcept;
+  int accept_one(bool is_first_of_several) noexcept;
+  bool has_waited_too_long(int guest, bool is_sample) noexcept;
+  void deal_out(Fd guest, Admission::Ticket ticket);
+  void turn_away(const Fd& guest) const noexcept;
+  void tune(std::uint32_t depth) noexcept;
+  bool ask_queue(std::uint32_t& depth, std::uint32_t& limit) const noexcept;
+  void rest(int error, std::optional<std::uint32_t> waiting) noexcept;
+  void next_stage() noexcept;
+  void queue_is_empty() noexcept;
+  void cut() noexcept;
+  void leave_if_alone() noexcept;
+
+  Reactor& reactor_;
+  std::optional<Listener> listener_;  // without its socket, which is the bell's: it looks after a Unix path
+  AcceptorOptions options_;
+  int family_;
+  bool admits_;    // some guests only
+  bool asks_who_;  // they are
+  Admission admission_;
+  QueueDelay queue_delay_;
+  BacklogTuner tuner_;
+  std::uint64_t drops_seen_ = 0;
+  std::uint32_t unasked_ = 0;  // guests since one was asked how long he waited
+  Timer alarm_;
+  Timer stage_end_;
+  Timer deadline_;  // of the drain
+  DrainOptions drain_;
+  bool rests_ = false;
+  bool paused_ = false;
+  Stage stage_ = Stage::kServing;
+  std::optional<Reactor::Clock::time_point> told_;
+  std::function<void(std::size_t)> drained_;
+  std::size_t cut_ = 0;
+  std::size_t dealt_ = 0;
+  Guests* guests_;  // ours until end_all()
+  Bell* bell_;      // the reactor owns it
+  AcceptorStats stats_;
+};
+
+}  // namespace anteroom

@@ -1,0 +1,108 @@
+// How an acceptor leaves without losing anybody.
+#include <anteroom/reuseport_group.h>
+#include <sys/socket.h>
+
+#include <memory>
+#include <utility>
+
+#include "door.h"
+
+namespace anteroom {
+
+void Acceptor::Door::close() noexcept {
+  if (bell_ == nullptr) return;
+  alarm_.cancel();
+  stage_end_.cancel();
+  if (drain_.handed_over && listener_) listener_->keep_path();
+  listener_.reset();         // its path goes first, or it might be our successor's
+  reactor_.unwatch(*bell_);  // others may hold the socket
+  reactor_.retire(*bell_);
+  bell_ = nullptr;
+}
+
+void Acceptor::Door::end() noexcept {
+  close();
+  deadline_.cancel();
+  stage_ = Stage::kLeft;
+  Connection::end_all(reactor_, *guests_);
+  reactor_.retire(std::unique_ptr<Reapable>(this));
+}
+
+/// First new guests are sent elsewhere, if there is an elsewhere. Then SYNs are refused: who was steered
+/// wrongly comes again in a second. When those who were on their way are in the queue, it is emptied, and the
+/// door closed.
+void Acceptor::Door::drain(const DrainOptions& options, std::function<void(std::size_t)> drained) {
+  if (stage_ != Stage::kServing) return;
+  guests_->tell_left();
+  stage_end_ = Timer(reactor_, [this] { next_stage(); });
+  deadline_ = Timer(reactor_, [this] { cut(); });
+  drain_ = options;
+  drained_ = std::move(drained);
+  deadline_.arm(options.deadline);
+  pause(false);
+  if (options.handed_over || bell_ == nullptr || family_ == AF_UNIX) {
+    stage_ = Stage::kLastCall;
+    return stage_end_.arm({});
+  }
+  if (is_in_group(fd()) && steer_group(fd(), options.leaving, options.leaving)) {
+    stage_ = Stage::kSteered;
+    return stage_end_.arm(options.handshakes);
+  }
+  (void)refuse_syns(fd());
+  stage_ = Stage::kLastCall;
+  stage_end_.arm(options.handshakes);
+}
+
+void Acceptor::Door::next_stage() noexcept {
+  if (stage_ == Stage::kSteered) {
+    stage_ = Stage::kLastCall;
+    (void)refuse_syns(fd());
+    return stage_end_.arm(drain_.handshakes);
+  }
+  stage_ = Stage::kEmptying;
+  if (drain_.handed_over || bell_ == nullptr) return queue_is_empty();
+  look();
+}
+
+void Acceptor::Door::queue_is_empty() noexcept {
+  if (stage_ != Stage::kEmptying) return;
+  stage_ = Stage::kLeaving;
+  if (bell_ != nullptr && drain_.leaving == 1) (void)unsteer_group(fd());
+  close();
+  if (drain_.door_closed) drain_.door_closed();
+  Connection::tell_draining(reactor_, *guests_);
+  leave_if_alone();
+}
+
+/// The drain's deadline.
+void Acceptor::Door::cut() noexcept {
+  if (stage_ < Stage::kLeaving) {
+    stage_ = Stage::kEmptying;
+    queue_is_empty();
+  }
+  if (stage_ != Stage::kLeaving) return;
+  cut_ = guests();
+  Connection::close_all(reactor_, *guests_);
+}
+
+void Acceptor::Door::leave_if_alone() noexcept {
+  if (stage_ != Stage::kLeaving || guests() > 0) return;
+  stage_ = Stage::kLeft;
+  // From a timer: whoever leaves last is still on the stack.
+  deadline_ = Timer(reactor_, [this] {
+    if (drained_) drained_(cut_);
+  });
+  deadline_.arm({});
+}
+
+void Acceptor::Door::left(Admission::Ticket ticket) noexcept {
+  if (admits_) admission_.leave(ticket);
+  leave_if_alone();
+}
+
+void Acceptor::Door::dealt_one_left(Admission::Ticket ticket) noexcept {
+  --dealt_;
+  left(ticket);
+}
+
+}  // namespace anteroom

@@ -1,0 +1,721 @@
+// The deadlines of a connection, most of them under a clock that the test sets: linked with --wrap for
+// std::chrono::steady_clock::now(), so that "not early" and "within a millisecond" can be said of every cut.
+#include <anteroom/acceptor.h>
+#include <anteroom/connection.h>
+#include <anteroom/connector.h>
+#include <anteroom/reactor.h>
+#include <anteroom/timer.h>
+#include <gtest/gtest.h>
+#include <poll.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <chrono>
+#include <functional>
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <system_error>
+#include <utility>
+#include <vector>
+
+#include "support/own_network.h"
+#include "support/peer.h"
+#include "support/turns.h"
+
+using Clock = std::chrono::steady_clock;
+
+namespace {
+std::optional<Clock::time_point> set_time;
+}
+
+// NOLINTBEGIN(bugprone-reserved-identifier): the linker's names, see --wrap in ld(1)
+Clock::time_point real_now() noexcept asm("__real__ZNSt6chrono3_V212steady_clock3nowEv");
+Clock::time_point wrapped_now() noexcept asm("__wrap__ZNSt6chrono3_V212steady_clock3nowEv");
+// NOLINTEND(bugprone-reserved-identifier)
+Clock::time_point wrapped_now() noexcept { return set_time ? *set_time : real_now(); }
+
+namespace anteroom {
+namespace {
+
+using namespace std::chrono_literals;
+using namespace test;
+
+const std::string& large_answer() {
+  static const std::string answer = pattern(8 << 20);  // more than any socket buffer takes
+  return answer;
+}
+
+/// Whether poll(2) tells of `events` in time, which here is the kernel's own.
+bool arrives(int fd, short events) {
+  pollfd entry{.fd = fd, .events = events, .revents = 0};
+  return ::poll(&entry, 1, 10'000) == 1 && (entry.revents & events) == events;
+}
+
+/// One guest whose time is the test's.
+class Deadlines : public testing::Test {
+ protected:
+  ~Deadlines() override { set_time.reset(); }
+
+  void meet(const ConnectionOptions& options, ConnectionHandlers handlers = {}) {
+    meet_at(kLoopback, options, std::move(handlers));
+  }
+  /// Over a Unix socket with a short send buffer: the kernel's own timers have no part in it.
+  void meet_slow_reader(const ConnectionOptions& options, ConnectionHandlers handlers = {}) {
+    meet_at(Endpoint::unix_path("@anteroom-deadlines-" + std::to_string(::getpid())), options,
+            std::move(handlers));
+    (void)set_socket_option(guest().fd(), SOL_SOCKET, SO_SNDBUF, 16'000);
+  }
+
+  void meet_at(const Endpoint& endpoint, const ConnectionOptions& options, ConnectionHandlers handlers) {
+    AcceptorOptions acceptor_options;
+    acceptor_options.connection = options;
+    acceptor.emplace(reactor, endpoint, keep_books(std::move(handlers)), acceptor_options);
+    peer.emplace(acceptor->endpoint());
+    ASSERT_TRUE(arrives(acceptor->fd(), POLLIN));
+    reactor.turn(0ms);
+    ASSERT_NE(id, ChannelId::kNone);
+  }
+
+  ConnectionHandlers keep_books(ConnectionHandlers handlers) {
+    handlers.open = [this, open = std::move(handlers.open)](Connection& connection) {
+      id = connection.id();
+      opened_at = *set_time;
+      if (open) open(connection);
+    };
+    handlers.data = [this, data = std::move(handlers.data)](Connection& connection, std::string_view bytes) {
+      heard += bytes;
+      if (data) data(connection, bytes);
+    };
+    handlers.closed = [this, closed = std::move(handlers.closed)](Connection& connection,
+                                                                  std::error_code why) {
+      ++closed_calls;
+      ended_at = *set_time;
+      error = why;
+      if (closed) closed(connection, why);
+    };
+    return handlers;
+  }
+
+  /// Lets `time` pass in steps of 0.1 ms with a turn after each, and calls `each_ms` once a millisecond.
+  void pass(Clock::duration time, const std::function<void()>& each_ms = {}) {
+    for (int step = 0; time > 0ms; time -= kStep, ++step) {
+      if (each_ms && step % 10 == 0) each_ms();
+      *set_time += kStep;
+      reactor.turn(0ms);
+    }
+  }
+  /// All at once: the loop was busy with something else.
+  void skip(Clock::duration time) {
+    *set_time += time;
+    reactor.turn(0ms);
+  }
+  /// A call by the user, in a turn.
+  void in_turn(const std::function<void()>& call) {
+    reactor.post(call);
+    reactor.turn(0ms);
+  }
+
+  void say(std::string_view bytes) {
+    ASSERT_TRUE(peer->send(bytes));
+    ASSERT_TRUE(arrives(guest().fd(), POLLIN));
+  }
+  /// The peer takes `count` bytes at most.
+  std::size_t take(std::size_t count) {
+    std::string sip(count, '\0');
+    const ssize_t taken = ::recv(peer->fd(), sip.data(), sip.size(), MSG_DONTWAIT);
+    return taken > 0 ? static_cast<std::size_t>(taken) : 0;
+  }
+
+  Connection& guest() {
+    auto* const connection = reactor.find<Connection>(id);
+    EXPECT_NE(connection, nullptr);
+    return *connection;
+  }
+  bool lives() const { return closed_calls == 0 && reactor.find(id) != nullptr; }
+
+  /// Cut not before `time` had passed since `open`, and within a millisecond.
+  void expect_cut_after(Clock::duration time) {
+    ASSERT_EQ(closed_calls, 1);
+    EXPECT_EQ(error, std::errc::timed_out) << error.message();
+    EXPECT_GE(ended_at - opened_at, time) << "cut early";
+    EXPECT_LE(ended_at - opened_at, time + 1ms) << "cut late";
+    EXPECT_EQ(reactor.metrics().timed_out, 1U);
+    pass(5ms);
+    EXPECT_EQ(closed_calls, 1);
+  }
+
+  static constexpr Clock::duration kStep = 100us;
+  // made after the clock is set
+  struct SetFirst {
+    SetFirst() { set_time = Clock::time_point(1000s + 123'457ns); }
+  } set_first_;
+  Reactor reactor;
+  std::optional<Acceptor> acceptor;
+  std::optional<Peer> peer;
+  ChannelId id = ChannelId::kNone;
+  Clock::time_point opened_at;
+  Clock::time_point ended_at;
+  std::string heard;
+  int closed_calls = 0;
+  std::error_code error;
+};
+
+TEST_F(Deadlines, AreNoneUnlessAskedFor) {
+  meet({});
+  for (int i = 0; i < 1000; ++i) skip(1h);
+  EXPECT_TRUE(lives());
+}
+
+// ---- The first byte
+
+TEST_F(Deadlines, CutWhoNeverSpeaks) {
+  meet({.first_byte_deadline = 50ms});
+  pass(60ms);
+  expect_cut_after(50ms);
+  EXPECT_TRUE(peer->drain());
+  EXPECT_EQ(peer->error(), 0) << "nothing was lost, so there is nothing to reset";
+}
+
+TEST_F(Deadlines, DoNotCutWhoSpeaksAtTheLastMoment) {
+  meet({.first_byte_deadline = 50ms});
+  pass(49'800us);
+  say("x");
+  for (int i = 0; i < 100; ++i) skip(1s);
+  EXPECT_TRUE(lives()) << "the first byte is all that was asked for";
+}
+
+TEST_F(Deadlines, DoNotCutForTheLoopsOwnLateness) {
+  meet({.first_byte_deadline = 50ms,
+        .idle_deadline = 60ms,
+        .receive_bytes_per_second_min = 10,
+        .rate_window = 100ms});
+  say("x");
+  skip(300ms);  // what came meanwhile is read before anybody is cut
+  EXPECT_TRUE(lives());
+  EXPECT_EQ(heard, "x");
+}
+
+// epoll tells of so many at a time; those who have to wait for the next turn have spoken all the same.
+TEST_F(Deadlines, DoNotCutTheThousandthForTheLoopsOwnLateness) {
+  constexpr int kGuests = 1000;
+  AcceptorOptions options;
+  options.connection = {.first_byte_deadline = 50ms,
+                        .idle_deadline = 60ms,
+                        .receive_bytes_per_second_min = 10,
+                        .rate_window = 100ms};
+  int heard_of = 0;
+  int ended = 0;
+  acceptor.emplace(reactor, kLoopback,
+                   ConnectionHandlers{.data = [&](Connection&, std::string_view) { ++heard_of; },
+                                      .closed = [&](Connection&, std::error_code) { ++ended; }},
+                   options);
+  std::vector<Peer> peers;
+  while (peers.size() < kGuests) {
+    peers.emplace_back(acceptor->endpoint());
+    if (peers.size() % 50 == 0) turn_times(reactor, 2);
+  }
+  turn_times(reactor, 30);
+  ASSERT_EQ(acceptor->stats().accepted, static_cast<std::uint64_t>(kGuests));
+  for (const Peer& one : peers) ASSERT_TRUE(one.send("x"));
+  reactor.for_each_channel([](Channel& channel) {
+    if (dynamic_cast<Connection*>(&channel) == nullptr) return;
+    EXPECT_TRUE(arrives(channel.fd(), POLLIN));
+  });
+  skip(200ms);
+  turn_times(reactor, 5);
+  EXPECT_EQ(ended, 0);
+  EXPECT_EQ(heard_of, kGuests);
+}
+
+// Each has its whole time, though those who were let in before kept the loop busy.
+TEST_F(Deadlines, BeginWhenAGuestIsOpenAndNotWhenTheTurnBegan) {
+  AcceptorOptions options;
+  options.connection.first_byte_deadline = 50ms;
+  std::map<ChannelId, Clock::time_point> opened;
+  std::vector<Clock::duration> lived;
+  acceptor.emplace(
+      reactor, kLoopback,
+      ConnectionHandlers{.open =
+                             [&](Connection& guest) {
+                               opened[guest.id()] = *set_time;
+                               *set_time += 20ms;  // so long does it take to open a guest
+                             },
+                         .closed = [&](Connection& guest,
+                                       std::error_code) { lived.push_back(*set_time - opened[guest.id()]); }},
+      options);
+  const std::vector<Peer> peers = connect_peers(acceptor->endpoint(), 3);
+  reactor.turn(0ms);
+  ASSERT_EQ(opened.size(), 3U);
+  pass(200ms);
+  ASSERT_EQ(lived.size(), 3U);
+  EXPECT_GE(std::ranges::min(lived), 50ms);
+}
+
+TEST_F(Deadlines, HoldForThoseWhomWeCall) {
+  acceptor.emplace(reactor, kLoopback, ConnectionHandlers{});
+  Connector connector(reactor, keep_books({}), {.first_byte_deadline = 80ms});
+  ASSERT_FALSE(connector.connect(acceptor->endpoint(), {.deadline = 20ms}).error);
+  for (int i = 0; i < 100 && id == ChannelId::kNone; ++i) pass(kStep);
+  ASSERT_NE(id, ChannelId::kNone);
+  pass(100ms);
+  expect_cut_after(80ms);  // and the 20 ms were for the way
+}
+
+// ---- Idleness
+
+TEST_F(Deadlines, CutWhoFallsSilent) {
+  meet({.idle_deadline = 50ms});
+  pass(30ms);
+  say("x");
+  pass(40ms);
+  say("y");
+  pass(40ms);
+  EXPECT_TRUE(lives());
+  pass(20ms);
+  expect_cut_after(30ms + 40ms + kStep + 50ms);  // it is read one step after it was said
+}
+
+TEST_F(Deadlines, CutWhoNeverSpeaksAsIdle) {
+  meet({.first_byte_deadline = 80ms, .idle_deadline = 50ms});
+  pass(60ms);
+  expect_cut_after(50ms);
+}
+
+TEST_F(Deadlines, ForTheFirstByteMayBeShorterThanForIdleness) {
+  meet({.first_byte_deadline = 20ms, .idle_deadline = 50ms});
+  pass(30ms);
+  expect_cut_after(20ms);
+}
+
+TEST_F(Deadlines, ForIdlenessHoldAfterTheFirstByte) {
+  meet({.first_byte_deadline = 20ms, .idle_deadline = 50ms});
+  pass(10ms);
+  say("x");
+  pass(80ms);
+  expect_cut_after(10ms + kStep + 50ms);
+}
+
+TEST_F(Deadlines, CountWhatWeSendAsLife) {
+  meet({.idle_deadline = 50ms});
+  Timer news(reactor, [&] {
+    if (*set_time - opened_at < 490ms) guest().send("news");
+  });
+  news.arm_every(40ms);
+  pass(500ms);
+  EXPECT_TRUE(lives());
+  pass(60ms);
+  expect_cut_after(480ms + 50ms);
+}
+
+TEST_F(Deadlines, CountWhatIsTakenAsLife) {
+  meet_slow_reader({.idle_deadline = 50ms});
+  in_turn([&] { guest().send(large_answer()); });
+  for (int i = 0; i < 10; ++i) {
+    ASSERT_GT(take(64'000), 30'000U);
+    pass(40ms);
+    ASSERT_TRUE(lives());
+  }
+  ASSERT_GT(take(64'000), 0U);
+  pass(kStep);
+  const Clock::time_point last = *set_time;
+  pass(60ms);
+  expect_cut_after(last - opened_at + 50ms);
+}
+
+TEST_F(Deadlines, CutAHalfClosedGuestThatIsIdle) {
+  meet({.idle_deadline = 50ms}, {.peer_ended = [](Connection&) {}});
+  peer->finish();
+  ASSERT_TRUE(arrives(guest().fd(), POLLRDHUP));
+  pass(49ms);
+  EXPECT_TRUE(lives());
+  EXPECT_TRUE(guest().is_half_closed());
+  pass(11ms);
+  expect_cut_after(50ms);
+}
+
+// ---- Slow senders
+
+constexpr ConnectionOptions kHundredBytesInHundredMs{.receive_bytes_per_second_min = 1000,
+                                                     .rate_window = 100ms};
+
+TEST_F(Deadlines, CutASenderOfNothing) {
+  meet(kHundredBytesInHundredMs);
+  pass(110ms);
+  expect_cut_after(100ms);
+}
+
+TEST_F(Deadlines, CutASlowSenderThoughEachByteComesInTime) {
+  meet(kHundredBytesInHundredMs);
+  for (int i = 0; i < 99; ++i) {
+    say("x");
+    pass(1ms);
+  }
+  EXPECT_EQ(heard.size(), 99U);
+  pass(2ms);
+  expect_cut_after(100ms);
+}
+
+TEST_F(Deadlines, DoNotCutWhoSendsJustEnough) {
+  meet(kHundredBytesInHundredMs);
+  const std::string enough = pattern(100);
+  for (int i = 0; i < 20; ++i) {
+    say(enough);
+    pass(100ms);
+    ASSERT_TRUE(lives()) << "in window " << i;
+  }
+}
+
+TEST_F(Deadlines, CutWhoWasFastAndIsSlowNow) {
+  meet(kHundredBytesInHundredMs);
+  pass(50ms);
+  say(pattern(50'000));
+  pass(145ms);
+  EXPECT_TRUE(lives());
+  pass(60ms);
+  ASSERT_EQ(closed_calls, 1);
+  EXPECT_GE(ended_at - opened_at, 50ms + 100ms) << "less than a window of slowness";
+  EXPECT_LE(ended_at - opened_at, 50ms + 200ms) << "a speech counts in one window";
+}
+
+TEST_F(Deadlines, DoNotCutWhoIsNotExpectedToSend) {
+  meet(kHundredBytesInHundredMs, {.open = [](Connection& guest) { guest.expect_input(false); }});
+  pass(1s);
+  ASSERT_TRUE(lives());
+  in_turn([&] { guest().expect_input(true); });
+  const Clock::duration expected_from = *set_time - opened_at;
+  pass(110ms);
+  expect_cut_after(expected_from + 100ms);
+}
+
+TEST_F(Deadlines, DoNotCountWhatCameUnexpected) {
+  meet(kHundredBytesInHundredMs, {.open = [](Connection& guest) { guest.expect_input(false); }});
+  pass(30ms);
+  say(pattern(50'000));
+  pass(30ms);
+  in_turn([&] { guest().expect_input(true); });
+  const Clock::duration expected_from = *set_time - opened_at;
+  pass(110ms);
+  expect_cut_after(expected_from + 100ms);
+}
+
+TEST_F(Deadlines, AreNotPutOffByExpectingAgain) {
+  meet(kHundredBytesInHundredMs,
+       {.data = [](Connection& guest, std::string_view) { guest.expect_input(true); }});
+  pass(110ms, [&] {
+    if (lives()) say("x");  // one byte a millisecond, each of which is a reason to go on expecting
+  });
+  ASSERT_EQ(closed_calls, 0) << "a hundred bytes in time";
+  pass(110ms, [&, calls = 0]() mutable {
+    if (lives() && ++calls % 2 == 0) say("x");
+  });
+  EXPECT_EQ(closed_calls, 1);
+  EXPECT_LE(ended_at - opened_at, 202ms);
+}
+
+// Found by this test: resume_reading() began a new window though nothing had been paused, so a server that
+// resumes after each piece of input never cut a slow sender.
+TEST_F(Deadlines, AreNotPutOffByResumingWhatIsNotPaused) {
+  meet(kHundredBytesInHundredMs,
+       {.data = [](Connection& guest, std::string_view) { guest.resume_reading(); }});
+  pass(110ms, [&, calls = 0]() mutable {
+    if (lives() && ++calls % 10 == 0) say("x");
+  });
+  expect_cut_after(100ms);
+}
+
+TEST_F(Deadlines, DoNotCutWhomWeDoNotRead) {
+  meet(kHundredBytesInHundredMs, {.open = [](Connection& guest) { guest.pause_reading(); }});
+  pass(1s);
+  ASSERT_TRUE(lives());
+  in_turn([&] { guest().resume_reading(); });
+  const Clock::duration resumed = *set_time - opened_at;
+  pass(110ms);
+  expect_cut_after(resumed + 100ms);
+}
+
+TEST_F(Deadlines, DoNotCutWhomWeDoNotReadForTheirAnswersSake) {
+  ConnectionOptions options = kHundredBytesInHundredMs;
+  options.high_watermark_bytes = 1 << 20;
+  options.low_watermark_bytes = 0;
+  meet_slow_reader(options);
+  in_turn([&] { guest().send(large_answer()); });
+  pass(1s);
+  ASSERT_TRUE(lives());
+  for (int i = 0; guest().unsent_bytes() > 0 && i < 10'000; ++i) take(1 << 20), pass(kStep);
+  ASSERT_EQ(guest().unsent_bytes(), 0U);
+  const Clock::duration taken = *set_time - opened_at;
+  pass(110ms);
+  expect_cut_after(taken + 100ms);
+}
+
+TEST_F(Deadlines, DoNotAskAPeerThatHasEndedForMore) {
+  meet(kHundredBytesInHundredMs, {.peer_ended = [](Connection&) {}});
+  peer->finish();
+  ASSERT_TRUE(arrives(guest().fd(), POLLRDHUP));
+  pass(1s);
+  EXPECT_TRUE(lives());
+}
+
+// ---- Slow readers
+
+constexpr ConnectionOptions kAMegabyteASecond{.send_bytes_per_second_min = 1'000'000, .rate_window = 100ms};
+
+TEST_F(Deadlines, CutAReaderOfNothing) {
+  meet(kAMegabyteASecond);
+  pass(500ms);
+  ASSERT_TRUE(lives()) << "nothing waits for it";
+  in_turn([&] { guest().send(large_answer()); });
+  ASSERT_GT(guest().unsent_bytes(), 0U);
+  const Clock::duration from = *set_time - opened_at;
+  pass(110ms);
+  expect_cut_after(from + 100ms);
+  while (!peer->drain()) {
+  }
+  EXPECT_EQ(peer->error(), ECONNRESET);
+}
+
+TEST_F(Deadlines, CutASlowReaderThoughItTakesSomethingAllTheTime) {
+  meet_slow_reader(kAMegabyteASecond);
+  in_turn([&] { guest().send(large_answer()); });
+  const Clock::duration from = *set_time - opened_at;
+  pass(110ms, [&] { take(500); });
+  expect_cut_after(from + 100ms);
+}
+
+TEST_F(Deadlines, DoNotCutAFastReader) {
+  meet_slow_reader(kAMegabyteASecond);
+  std::size_t received = 0;
+  in_turn([&] { guest().send(large_answer()); });
+  pass(1s, [&] { received += take(12'000); });  // twelve times as fast as it has to be
+  EXPECT_TRUE(lives());
+  EXPECT_EQ(received, large_answer().size());
+}
+
+TEST_F(Deadlines, BeginAnewWithEachOutputThatWaits) {
+  meet_slow_reader(kAMegabyteASecond);
+  for (int i = 0; i < 5; ++i) {
+    in_turn([&] { guest().send(pattern(100'000)); });
+    ASSERT_GT(guest().unsent_bytes(), 0U);
+    pass(90ms);  // nearly too long
+    while (take(1 << 20) > 0) pass(kStep);
+    ASSERT_EQ(guest().unsent_bytes(), 0U);
+    pass(90ms);
+    ASSERT_TRUE(lives()) << "nothing waits, or not for long";
+  }
+}
+
+TEST_F(Deadlines, CutASlowReaderOfAFile) {
+  meet_slow_reader(kAMegabyteASecond);
+  Fd file(::memfd_create("answer", MFD_CLOEXEC));
+  ASSERT_EQ(::ftruncate(file.get(), 8 << 20), 0);
+  in_turn([&] { EXPECT_TRUE(guest().send_file(std::move(file), 0, 8 << 20)); });
+  const Clock::duration from = *set_time - opened_at;
+  pass(110ms, [&] { take(500); });
+  expect_cut_after(from + 100ms);
+}
+
+// Found by this test: once close() was called, each byte taken began a new `linger`, and no rate was asked
+// for: a server that answers and closes could be held for ever.
+TEST_F(Deadlines, CutASlowReaderThoughWeHaveClosed) {
+  meet_slow_reader(kAMegabyteASecond);
+  in_turn([&] {
+    guest().send(large_answer());
+    guest().close();
+  });
+  const Clock::duration from = *set_time - opened_at;
+  pass(210ms, [&] { take(500); });
+  ASSERT_EQ(closed_calls, 1);
+  EXPECT_EQ(error, std::errc::timed_out) << error.message();
+  EXPECT_GE(ended_at - opened_at, from + 100ms) << "cut early";
+}
+
+TEST_F(Deadlines, DoNotCutAFastReaderWhenWeHaveClosed) {
+  meet_slow_reader(kAMegabyteASecond);
+  std::size_t received = 0;
+  in_turn([&] {
+    guest().send(large_answer());
+    guest().close();
+  });
+  pass(1s, [&] { received += take(12'000); });
+  peer->close();
+  pass(1ms);
+  EXPECT_EQ(closed_calls, 1);
+  EXPECT_FALSE(error) << error.message();
+  EXPECT_EQ(received, large_answer().size());
+}
+
+// ---- Ends at the same moment
+
+TEST_F(Deadlines, AreOverWithTheConnection) {
+  meet({.linger = 300ms,
+        .first_byte_deadline = 40ms,
+        .idle_deadline = 50ms,
+        .receive_bytes_per_second_min = 1000,
+        .rate_window = 60ms});
+  say("x");
+  pass(10ms);
+  in_turn([&] { guest().close(); });
+  pass(280ms);
+  EXPECT_EQ(closed_calls, 0) << "it is lingered for";
+  pass(1s);
+  EXPECT_EQ(closed_calls, 1);
+  EXPECT_FALSE(error) << "it has been served";
+  EXPECT_GE(ended_at - opened_at, 10ms + 300ms);
+}
+
+TEST_F(Deadlines, TellOnceThoughAHandlerEndsItAtTheSameMoment) {
+  for (const Clock::duration before : {-kStep, 0 * kStep, kStep}) {
+    for (const bool in_order : {true, false}) {
+      closed_calls = 0;
+      id = ChannelId::kNone;
+      Timer timer(reactor, [&] {
+        auto* const connection = reactor.find<Connection>(id);
+        if (connection != nullptr) in_order ? connection->close() : connection->abort();
+      });
+      meet({.first_byte_deadline = 50ms}, {.open = [&](Connection&) { timer.arm(50ms - before); }});
+      pass(60ms);
+      EXPECT_EQ(closed_calls, 1);
+      EXPECT_EQ(reactor.metrics().connections_open, 0U);
+    }
+  }
+}
+
+TEST_F(Deadlines, TellOnceThoughTheGuestIsClosedInTheVeryTurn) {
+  meet({.idle_deadline = 50ms, .receive_bytes_per_second_min = 1000, .rate_window = 60ms},
+       {.data = [](Connection& guest, std::string_view) { guest.close(); }});
+  say("x");
+  peer->finish();
+  skip(500ms);
+  pass(5ms);
+  EXPECT_EQ(closed_calls, 1);
+  EXPECT_FALSE(error);
+  EXPECT_EQ(heard, "x");
+}
+
+TEST_F(Deadlines, LetAHandlerDestroyTheAcceptor) {
+  meet({.first_byte_deadline = 50ms}, {.closed = [&](Connection&, std::error_code) { acceptor.reset(); }});
+  const Peer other(acceptor->endpoint());
+  pass(100ms);
+  EXPECT_EQ(closed_calls, 1) << "the other one has no handlers any more";
+  EXPECT_EQ(reactor.metrics().connections_open, 0U);
+}
+
+TEST_F(Deadlines, TellNobodyWhenTheAcceptorIsGone) {
+  meet({.linger = 20ms, .first_byte_deadline = 50ms, .idle_deadline = 60ms});
+  say("x");
+  reactor.turn(0ms);
+  acceptor.reset();
+  pass(200ms);
+  EXPECT_EQ(closed_calls, 0);
+  EXPECT_EQ(reactor.metrics().channels, 0U);
+}
+
+TEST_F(Deadlines, MayOutlastAllButTheReactor) {
+  {
+    Reactor short_lived;
+    AcceptorOptions options;
+    options.connection = {.first_byte_deadline = 50ms, .idle_deadline = 60ms};
+    Acceptor door(short_lived, kLoopback, {}, options);
+    const std::vector<Peer> peers = connect_peers(door.endpoint(), 10);
+    short_lived.turn(0ms);
+    EXPECT_EQ(short_lived.metrics().connections_open, 10U);
+  }
+  *set_time += 1s;  // whatever was armed is gone with it
+}
+
+// ---- By the system's clock
+
+/// When a timer of ours that was due at the same time has fired: a machine that stalls delays both.
+struct Reference {
+  explicit Reference(Reactor& reactor) : timer(reactor, [this] { fired = Clock::now(); }) {}
+  Timer timer;
+  Clock::time_point fired = Clock::time_point::max();  // until then nothing is late
+};
+
+TEST(DeadlinesInRealTime, CutAThousandWithinATenthOfASecond) {
+  constexpr std::size_t kGuests = 1000;
+  constexpr auto kDeadline = 300ms;
+  Reactor reactor;
+  AcceptorOptions options;
+  options.connection.first_byte_deadline = kDeadline;
+  std::map<ChannelId, std::unique_ptr<Reference>> references;
+  std::map<ChannelId, Clock::time_point> cut;
+  std::size_t heard_of = 0;
+  Acceptor acceptor(reactor, kLoopback,
+                    {.open =
+                         [&](Connection& guest) {
+                           auto& reference = references[guest.id()];
+                           reference = std::make_unique<Reference>(reactor);
+                           reference->timer.arm(kDeadline);
+                         },
+                     .data = [&](Connection&, std::string_view) { ++heard_of; },
+                     .closed =
+                         [&](Connection& guest, std::error_code why) {
+                           EXPECT_EQ(why, std::errc::timed_out);
+                           EXPECT_TRUE(cut.try_emplace(guest.id(), Clock::now()).second) << "told twice";
+                         }},
+                    options);
+  const Clock::time_point begin = Clock::now();
+  const std::vector<Peer> silent = connect_peers(acceptor.endpoint(), kGuests / 2);
+  const std::vector<Peer> speakers = connect_peers(acceptor.endpoint(), kGuests / 2);
+  for (const Peer& speaker : speakers) ASSERT_TRUE(speaker.send("x"));
+  ASSERT_TRUE(turn_until(reactor, [&] { return cut.size() == kGuests / 2; }));
+  for (const auto& [id, when] : cut) {
+    const Reference& reference = *references.at(id);
+    EXPECT_GE(when - begin, kDeadline) << "cut early";
+    EXPECT_LE(when - reference.fired, 100ms) << "cut late";
+  }
+  turn_times(reactor, 5);
+  EXPECT_EQ(cut.size(), kGuests / 2) << "who has spoken stays";
+  EXPECT_EQ(heard_of, kGuests / 2);
+  EXPECT_EQ(reactor.metrics().timed_out, kGuests / 2);
+  EXPECT_EQ(reactor.metrics().connections_open, kGuests / 2);
+}
+
+// As slowhttptest does it: a byte now and then, for ever.
+TEST(DeadlinesInRealTime, CutSlowSendersAmongFastOnes) {
+  constexpr std::size_t kSlow = 50;
+  Reactor reactor;
+  AcceptorOptions options;
+  options.connection = {.receive_bytes_per_second_min = 2000, .rate_window = 250ms};  // 500 bytes in each
+  std::map<ChannelId, std::unique_ptr<Reference>> references;
+  std::size_t cut = 0;
+  Acceptor acceptor(reactor, kLoopback,
+                    {.open =
+                         [&](Connection& guest) {
+                           auto& reference = references[guest.id()];
+                           reference = std::make_unique<Reference>(reactor);
+                           reference->timer.arm(250ms);
+                         },
+                     .closed =
+                         [&](Connection& guest, std::error_code why) {
+                           EXPECT_EQ(why, std::errc::timed_out);
+                           const Reference& reference = *references[guest.id()];
+                           EXPECT_LE(Clock::now() - reference.fired, 100ms) << "cut late";
+                           ++cut;
+                         }},
+                    options);
+  const Clock::time_point begin = Clock::now();
+  const std::vector<Peer> slow = connect_peers(acceptor.endpoint(), kSlow);
+  const std::vector<Peer> fast = connect_peers(acceptor.endpoint(), 3);
+  const std::string plenty = pattern(1000);
+  Clock::time_point next = begin;
+  ASSERT_TRUE(turn_until(reactor, [&] {
+    // What is there when a turn begins is read before anybody is cut in it, so these are never slow.
+    for (const Peer& one : fast) (void)one.send_some(plenty);
+    if (Clock::now() >= next) {
+      next += 10ms;
+      for (const Peer& one : slow) (void)one.send_some("x");
+    }
+    return cut >= kSlow && Clock::now() - begin > 600ms;
+  }));
+  EXPECT_EQ(cut, kSlow);
+  EXPECT_EQ(reactor.metrics().connections_open, fast.size());
+}
+
+}  // namespace
+}  // namespace anteroom
