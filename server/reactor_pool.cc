@@ -1,4 +1,5 @@
 #include <anteroom/reactor_pool.h>
+#include <anteroom/reuseport_group.h>
 #include <anteroom/socket.h>
 #include <fcntl.h>
 #include <fmt/format.h>
@@ -68,6 +69,8 @@ struct ReactorPool::Meeting {
   std::atomic<bool> ending{false};
   Countdown drained;
   std::atomic<std::size_t> cut{0};
+  std::atomic<int> open_doors{0};  // of a group that leaves
+  std::vector<Fd> group;           // its sockets, until the last door is closed
 };
 
 struct ReactorPool::Worker {
@@ -206,7 +209,7 @@ void ReactorPool::pin() {
 
 std::size_t ReactorPool::drain(DrainOptions options) {
   if (!running_) return 0;
-  if (sharing_ == Sharing::kReusePort) options.leaving = static_cast<std::uint32_t>(workers_.size());
+  if (sharing_ == Sharing::kReusePort) leave_group_together(options);
   if (sharing_ == Sharing::kDealt) {
     options.door_closed = [this, tell = std::move(options.door_closed)] {
       for (const auto& worker : workers_)
@@ -222,6 +225,25 @@ std::size_t ReactorPool::drain(DrainOptions options) {
   meeting_->drained.wait();
   stop_and_join();
   return meeting_->cut;
+}
+
+/// Each door keeps its socket in the group until all of them are empty; then they are closed in an order that
+/// loses nobody. Without descriptors for that, each closes its own.
+void ReactorPool::leave_group_together(DrainOptions& options) {
+  options.leaving = static_cast<std::uint32_t>(workers_.size());
+  if (options.leaving == 1 || options.handed_over) return;
+  std::vector<Fd> group;
+  for (const int listener : listeners()) {
+    Fd copy(::fcntl(listener, F_DUPFD_CLOEXEC, 0));
+    if (!copy) return;
+    group.push_back(std::move(copy));
+  }
+  meeting_->group = std::move(group);
+  meeting_->open_doors = threads();
+  options.door_closed = [meeting = meeting_.get(), tell = std::move(options.door_closed)] {
+    if (--meeting->open_doors == 0) close_first_of_group(std::exchange(meeting->group, {}));
+    if (tell) tell();
+  };
 }
 
 void ReactorPool::stop_and_join() noexcept {

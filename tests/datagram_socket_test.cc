@@ -5,7 +5,7 @@
 #include <gtest/gtest.h>
 #include <poll.h>
 #include <sys/socket.h>
-#include <sys/stat.h>
+#include <unistd.h>
 
 #include <array>
 #include <cerrno>
@@ -32,6 +32,11 @@ namespace {
 
 using namespace std::chrono_literals;
 using namespace test;
+
+/// In the abstract namespace, and nobody else's.
+Endpoint name(const std::string& word) {
+  return Endpoint::unix_path("@anteroom-datagram-" + std::to_string(::getpid()) + '-' + word);
+}
 
 /// A plain socket that owes the library nothing.
 class Caller {
@@ -332,7 +337,7 @@ TEST_F(DatagramSocketTest, IsNotWokenByWhatItSends) {
 
 class FullMailboxTest : public DatagramSocketTest {
  protected:
-  const Caller receiver{Endpoint::unix_path("@anteroom-datagram-receiver")};
+  const Caller receiver{name("receiver")};
 };
 
 TEST_F(FullMailboxTest, WaitsForRoomAndLosesNothing) {
@@ -409,8 +414,8 @@ TEST_F(FullMailboxTest, TakesABacklogWithoutMovingItForEachLetter) {
 }
 
 TEST_F(FullMailboxTest, DoesNotWaitForOnePeerOfMany) {
-  DatagramSocket socket(reactor, Endpoint::unix_path("@anteroom-datagram-sender"), diary.handlers());
-  const Caller other(Endpoint::unix_path("@anteroom-datagram-other"));
+  DatagramSocket socket(reactor, name("sender"), diary.handlers());
+  const Caller other(name("other"));
   while (diary.errors.empty()) {
     EXPECT_TRUE(socket.send(receiver.local(), "for one who does not read"));
     reactor.turn(0ms);
@@ -449,7 +454,7 @@ TEST_F(FullMailboxTest, DoesNotHoldTheLoopWhenEveryDrainedSendsAgain) {
 TEST(DatagramSocket, IsToldWhenThePeerThatItWaitsForIsGone) {
   Reactor reactor;
   Diary diary;
-  std::optional<Caller> receiver(Endpoint::unix_path("@anteroom-datagram-receiver"));
+  std::optional<Caller> receiver(name("receiver"));
   DatagramSocket socket(reactor, Endpoint(), diary.handlers(), {.peer = receiver->local()});
   while (socket.send(pattern(4000))) {
   }
@@ -473,7 +478,7 @@ TEST_F(DatagramSocketTest, SaysWhenThereIsRoomAgainAlsoIfTheKernelNeverSaidNo) {
 }
 
 TEST_F(DatagramSocketTest, RefusesWhatIsLongerThanAllThatMayWait) {
-  const Caller receiver(Endpoint::unix_path("@anteroom-datagram-receiver"));
+  const Caller receiver(name("receiver"));
   DatagramSocket socket(reactor, Endpoint(), diary.handlers(), {.peer = receiver.local()});
   EXPECT_FALSE(socket.send(std::string(256 * 1024, '.')));
   EXPECT_TRUE(socket.send("short"));
@@ -648,7 +653,7 @@ TEST_F(DatagramSocketTest, LeavesADoorForStreamsAlone) {
 }
 
 TEST_F(DatagramSocketTest, HearsOneWhoHasNoAddress) {
-  const DatagramSocket socket(reactor, Endpoint::unix_path("@anteroom-datagram-test"), diary.handlers());
+  const DatagramSocket socket(reactor, name("test"), diary.handlers());
   const Fd nameless(::socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0));
   const Endpoint to = socket.endpoint();
   ASSERT_EQ(::sendto(nameless.get(), "?", 1, 0, to.data(), to.size()), 1);
@@ -657,7 +662,7 @@ TEST_F(DatagramSocketTest, HearsOneWhoHasNoAddress) {
 }
 
 TEST_F(DatagramSocketTest, TakesNoDescriptorsFromAnybody) {
-  const DatagramSocket socket(reactor, Endpoint::unix_path("@anteroom-datagram-test"), diary.handlers());
+  const DatagramSocket socket(reactor, name("test"), diary.handlers());
   const Fd sender(::socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0));
   const int before = open_descriptors();
   Endpoint to = socket.endpoint();
@@ -703,7 +708,7 @@ TEST_F(DatagramSocketTest, MayBeDestroyedInItsOwnHandlers) {
                  DatagramHandlers{.error = [&](std::error_code, const Endpoint&) { end(); }});
   for (int i = 0; i < 5; ++i) EXPECT_TRUE(socket->send(caller.local(), std::string(65508, '.')) || i > 2);
   ASSERT_TRUE(turn_until([&] { return told == 2; }));
-  const Caller receiver(Endpoint::unix_path("@anteroom-datagram-receiver"));
+  const Caller receiver(name("receiver"));
   socket.emplace(reactor, Endpoint(), DatagramHandlers{.drained = [&] { end(); }},
                  DatagramOptions{.peer = receiver.local()});
   while (socket->send(pattern(4000))) {

@@ -30,7 +30,7 @@ using namespace std::chrono_literals;
 using namespace test;
 
 const std::string& large_answer() {
-  static const std::string answer = pattern(8 << 20);  // more than any socket buffer takes
+  static const std::string answer = pattern(2 << 20);  // more than the buffers on the way take
   return answer;
 }
 
@@ -52,7 +52,7 @@ class HalfClose : public testing::TestWithParam<int> {
   /// Lets one peer in: the guest lives when this returns, unless its handlers have ended it.
   void meet(ConnectionHandlers handlers, ConnectionOptions options = {}) {
     open_door(std::move(handlers), options);
-    peer.emplace(acceptor->endpoint());
+    peer.emplace(acceptor->endpoint(), Peer::Options{.receive_buffer_bytes = 100'000});
     ASSERT_TRUE(turn_until(reactor, [&] { return id != ChannelId::kNone; }));
     turn_times(reactor, 2);  // what its registration tells is behind us
   }
@@ -62,6 +62,7 @@ class HalfClose : public testing::TestWithParam<int> {
     kept.open = depth.guard([this, open = std::move(handlers.open)](Connection& connection) {
       id = connection.id();
       diary += 'o';
+      (void)set_socket_option(connection.fd(), SOL_SOCKET, SO_SNDBUF, 100'000);
       if (open) open(connection);
     });
     kept.data =

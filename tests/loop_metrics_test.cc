@@ -207,10 +207,13 @@ TEST(LoopMetrics, CountBytes) {
 TEST(LoopMetrics, CountAsSentWhatTheKernelHasTaken) {
   Reactor reactor;
   ChannelId id = ChannelId::kNone;
-  Acceptor acceptor(reactor, kLoopback, {.open = [&](Connection& guest) { id = guest.id(); }});
-  Peer peer(acceptor.endpoint());
+  Acceptor acceptor(reactor, kLoopback, {.open = [&](Connection& guest) {
+                      id = guest.id();
+                      (void)set_socket_option(guest.fd(), SOL_SOCKET, SO_SNDBUF, 100'000);
+                    }});
+  Peer peer(acceptor.endpoint(), {.receive_buffer_bytes = 100'000});
   ASSERT_TRUE(turn_until(reactor, [&] { return id != ChannelId::kNone; }));
-  const std::string answer = pattern(8 << 20);
+  const std::string answer = pattern(2 << 20);
   const std::vector<std::string_view> pieces{"head", answer, "tail"};
   auto& guest = *reactor.find<Connection>(id);
   EXPECT_TRUE(guest.send(pieces));

@@ -122,7 +122,7 @@ TEST_F(OutputCap, CountsWhatHasToWaitAndNotWhatTheKernelTakes) {
     ASSERT_TRUE(guest().send(std::string(500, 'x'))) << "the peer takes it all";
     ASSERT_TRUE(turn_until(reactor, [&] { return peers[0].drain(), guest().unsent_bytes() == 0; }));
   }
-  EXPECT_FALSE(guest().send(std::string(20 << 20, 'x')));
+  EXPECT_FALSE(guest().send(std::string(2 << 20, 'x')));
   ASSERT_TRUE(turn_until(reactor, [&] { return ended.size() == 1; }));
   EXPECT_EQ(ended[ids[0]], std::errc::no_buffer_space);
 }
@@ -169,8 +169,8 @@ TEST_F(OutputCap, DoesNotCountFiles) {
 
 TEST_F(OutputCap, IsNoneUnlessAskedFor) {
   meet(1);
-  EXPECT_TRUE(guest().send(std::string(20 << 20, 'x')));
-  EXPECT_GT(guest().unsent_bytes(), 10U << 20);
+  EXPECT_TRUE(guest().send(std::string(2 << 20, 'x')));
+  EXPECT_GT(guest().unsent_bytes(), 1U << 20);
   turn_times(reactor, 3);
   EXPECT_TRUE(is_open(0));
 }
@@ -182,16 +182,20 @@ TEST_F(OutputCap, LetsThePeersLastWordsBeHeard) {
   ChannelId id = ChannelId::kNone;
   std::optional<std::error_code> why;
   acceptor.emplace(reactor, kLoopback,
-                   ConnectionHandlers{.open = [&](Connection& guest) { id = guest.id(); },
+                   ConnectionHandlers{.open =
+                                          [&](Connection& guest) {
+                                            id = guest.id();
+                                            (void)set_socket_option(guest.fd(), SOL_SOCKET, SO_SNDBUF, 5'000);
+                                          },
                                       .data = [&](Connection&, std::string_view bytes) { heard += bytes; },
                                       .closed = [&](Connection&, std::error_code error) { why = error; }},
                    options);
-  Peer peer(acceptor->endpoint());
+  Peer peer(acceptor->endpoint(), {.receive_buffer_bytes = 5'000});
   ASSERT_TRUE(turn_until(reactor, [&] { return id != ChannelId::kNone; }));
   turn_times(reactor, 2);
   ASSERT_TRUE(peer.send("last words"));
   ASSERT_TRUE(await_events(reactor.find(id)->fd(), POLLIN));
-  EXPECT_FALSE(reactor.find<Connection>(id)->send(std::string(20 << 20, 'x')));
+  EXPECT_FALSE(reactor.find<Connection>(id)->send(std::string(2 << 20, 'x')));
   ASSERT_TRUE(turn_until(reactor, [&] { return why.has_value(); }));
   EXPECT_EQ(*why, std::errc::no_buffer_space);
   EXPECT_EQ(heard, "last words");

@@ -142,6 +142,24 @@ TEST_P(ReuseportGroup, SteersThoseWhoJoinLater) {
   EXPECT_EQ(shares_of_200(), (std::vector<std::uint32_t>{0, 0, 0, 0, 200}));
 }
 
+TEST_P(ReuseportGroup, LosesNobodyWhenItsFirstAreClosed) {
+  for (const std::size_t leaving : {0U, 1U, 2U, 3U}) {
+    while (group.size() < 5) group.emplace_back(group.back().endpoint(), kShared);
+    peers.clear();
+    std::vector<Fd> first;
+    for (std::size_t i = 0; i < leaving; ++i, group.pop_front()) {
+      ASSERT_TRUE(refuse_syns(group.front().fd()));
+      first.push_back(group.front().release());
+    }
+    close_first_of_group(std::move(first));
+    for (const std::uint32_t share : shares_of_200())
+      EXPECT_GT(share, 0U) << "they share as ever, without the " << leaving;
+    // Those who are closed leave gaps in the order, so the next round begins anew.
+    group.clear();
+    group.emplace_back(Endpoint(GetParam(), 0), kShared);
+  }
+}
+
 TEST(ReuseportGroupOfNone, IsNotSteered) {
   const Listener alone(kLoopback);
   const Listener local(Endpoint::unix_path("@reuseport-group-test"));

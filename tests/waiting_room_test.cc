@@ -589,9 +589,12 @@ TEST_F(Draining, LetsHandshakesComeToTheirEnd) {
   drain({.handshakes = 100ms});
   reactor.turn(0ms);
   for (const Peer& peer : peers) ASSERT_TRUE(peer.send("late"));
-  ASSERT_TRUE(drained());
   ASSERT_TRUE(turn_until([&] { return all_are_over(peers); }));
-  for (const Peer& peer : peers) EXPECT_EQ(peer.received(), "late");
+  for (Peer& peer : peers) {
+    EXPECT_EQ(peer.received(), "late");
+    peer.close();
+  }
+  ASSERT_TRUE(drained());
 }
 
 TEST_F(Draining, TellsEachConnectionAndWaitsForThem) {

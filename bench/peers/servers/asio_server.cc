@@ -1,4 +1,5 @@
-// Asio with callbacks, as in its own examples: a session that its pending operation keeps alive, with a buffer of its own.
+// Asio with callbacks, as in its own examples: a session that its pending operation keeps alive, with a
+// buffer of its own.
 #include <array>
 #include <asio.hpp>
 #include <memory>
@@ -20,9 +21,10 @@ class Session : public std::enable_shared_from_this<Session> {
                       [self = shared_from_this()](std::error_code, std::size_t) {});
   }
   void echo() {
-    socket_.async_read_some(asio::buffer(data_), [self = shared_from_this()](std::error_code error, std::size_t got) {
-      if (!error) self->answer(got);
-    });
+    socket_.async_read_some(asio::buffer(data_),
+                            [self = shared_from_this()](std::error_code error, std::size_t got) {
+                              if (!error) self->answer(got);
+                            });
   }
 
  private:
@@ -54,5 +56,6 @@ int main(int argc, char** argv) {
   asio::io_context context(1);  // one thread: it need not wake others
   tcp::acceptor acceptor(context, tcp::v4(), listening_socket(given.port));
   accept(acceptor, given.service);
+  announce(acceptor.native_handle());
   context.run();
 }

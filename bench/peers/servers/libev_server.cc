@@ -49,9 +49,11 @@ int main(int argc, char** argv) {
   const Arguments given = arguments(argc, argv);
   struct ev_loop* const loop = ev_default_loop(EVBACKEND_EPOLL);
   if (loop == nullptr) fail("ev_default_loop");
-  ev_io listener;
-  ev_io_init(&listener, given.service == Service::kHello ? accept_all<greet> : accept_all<wait_for>,
-             listening_socket(given.port), EV_READ);
-  ev_io_start(loop, &listener);
+  const int listener = listening_socket(given.port);
+  ev_io acceptable;
+  ev_io_init(&acceptable, given.service == Service::kHello ? accept_all<greet> : accept_all<wait_for>,
+             listener, EV_READ);
+  ev_io_start(loop, &acceptable);
+  announce(listener);
   ev_run(loop, 0);
 }

@@ -33,11 +33,13 @@ void wait_for(evconnlistener* listener, evutil_socket_t guest, sockaddr*, int, v
 
 int main(int argc, char** argv) {
   const Arguments given = arguments(argc, argv);
+  const int listener = listening_socket(given.port);
   event_base* const base = event_base_new();
   if (base == nullptr) fail("event_base_new");
   // A backlog of 0: it listens already.
-  if (evconnlistener_new(base, given.service == Service::kHello ? greet : wait_for, nullptr, LEV_OPT_CLOSE_ON_EXEC, 0,
-                         listening_socket(given.port)) == nullptr)
+  if (evconnlistener_new(base, given.service == Service::kHello ? greet : wait_for, nullptr,
+                         LEV_OPT_CLOSE_ON_EXEC, 0, listener) == nullptr)
     fail("evconnlistener_new");
+  announce(listener);
   return event_base_dispatch(base);
 }

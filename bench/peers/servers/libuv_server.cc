@@ -60,11 +60,13 @@ void wait_for(uv_stream_t* listener, int status) {
 int main(int argc, char** argv) {
   const Arguments given = arguments(argc, argv);
   uv_loop_t* const loop = uv_default_loop();
+  const int socket = listening_socket(given.port);
   uv_tcp_t listener;
   check(uv_tcp_init(loop, &listener), "uv_tcp_init");
-  check(uv_tcp_open(&listener, listening_socket(given.port)), "uv_tcp_open");
+  check(uv_tcp_open(&listener, socket), "uv_tcp_open");
   check(uv_listen(reinterpret_cast<uv_stream_t*>(&listener), SOMAXCONN,
                   given.service == Service::kHello ? greet : wait_for),
         "uv_listen");
+  announce(socket);
   return uv_run(loop, UV_RUN_DEFAULT);
 }

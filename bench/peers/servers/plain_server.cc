@@ -1,7 +1,8 @@
 // The baseline: an edge-triggered epoll loop as one writes it by hand, which accepts until EAGAIN.
 //
-// It greets and closes without ever asking epoll for the guest. An echo is read at once, before epoll hears of the guest,
-// registered once, and closed when the guest ends. There is no table, no timer and no allocation.
+// It greets and closes without ever asking epoll for the guest. An echo is read at once, before epoll hears
+// of the guest, registered once, and closed when the guest ends. There is no table, no timer and no
+// allocation.
 #include <sys/epoll.h>
 
 #include "server.h"
@@ -13,8 +14,8 @@ using namespace peers;
 constexpr int kEventsMax = 512;
 char buffer[kBufferBytes];
 
-/// Sends back what has come, and closes once the guest has ended. A short read means drained, unless epoll has
-/// told of an end, which lies behind the last bytes. False once it is closed.
+/// Sends back what has come, and closes once the guest has ended. A short read means drained, unless epoll
+/// has told of an end, which lies behind the last bytes. False once it is closed.
 bool echo(int guest, bool to_the_end) {
   for (;;) {
     const ssize_t got = ::recv(guest, buffer, sizeof(buffer), 0);
@@ -55,6 +56,7 @@ int main(int argc, char** argv) {
   if (epoll < 0) fail("epoll_create1");
   epoll_event interest{.events = EPOLLIN | EPOLLET, .data = {.fd = listener}};
   if (::epoll_ctl(epoll, EPOLL_CTL_ADD, listener, &interest) != 0) fail("epoll_ctl");
+  announce(listener);
   epoll_event events[kEventsMax];
   for (;;) {
     const int count = ::epoll_wait(epoll, events, kEventsMax, -1);

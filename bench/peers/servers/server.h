@@ -47,7 +47,7 @@ inline Arguments arguments(int argc, char** argv) {
 }
 
 /// The listening socket of all of them: as long a queue as the system allows, and a TCP_NODELAY that the
-/// accepted inherit, which costs them nothing. Says where it listens.
+/// accepted inherit, which costs them nothing.
 inline int listening_socket(std::uint16_t port) {
   const int listener = ::socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
   if (listener < 0) fail("socket");
@@ -57,13 +57,18 @@ inline int listening_socket(std::uint16_t port) {
   sockaddr_in address{};
   address.sin_family = AF_INET;
   address.sin_port = htons(port);
-  socklen_t length = sizeof(address);
-  if (::bind(listener, reinterpret_cast<sockaddr*>(&address), length) != 0) fail("bind");
+  if (::bind(listener, reinterpret_cast<sockaddr*>(&address), sizeof(address)) != 0) fail("bind");
   if (::listen(listener, SOMAXCONN) != 0) fail("listen");
+  return listener;
+}
+
+/// Says where it listens, once the server is about to run.
+inline void announce(int listener) {
+  sockaddr_in address{};
+  socklen_t length = sizeof(address);
   if (::getsockname(listener, reinterpret_cast<sockaddr*>(&address), &length) != 0) fail("getsockname");
   std::printf("listening on 0.0.0.0:%u\n", ntohs(address.sin_port));
   std::fflush(stdout);
-  return listener;
 }
 
 /// Whether the kernel has taken all of it. Nobody here is sent more than he has sent himself, or a greeting,

@@ -91,6 +91,7 @@ class ReactorPool {
                   AcceptorOptions options);
   void make_shares(Listener listener, std::vector<ConnectionHandlers> handlers, AcceptorOptions options);
   void pin();
+  void leave_group_together(DrainOptions& options);
   void stop_and_join() noexcept;
   void join() noexcept;
 
