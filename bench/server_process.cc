@@ -162,10 +162,7 @@ class ReactorServer {
     service_.take();
     greet_now(guest);
   }
-  static void greet_now(Connection& guest) {
-    guest.send(kGreeting);
-    guest.close();
-  }
+  static void greet_now(Connection& guest) { guest.close(kGreeting); }
   void greet_later(Connection& guest) {
     const ChannelId id = guest.id();
     const auto [place, _] = waiting_.insert_or_assign(id, Timer(reactor_, [this, id] {

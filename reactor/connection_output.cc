@@ -27,17 +27,25 @@ inline void Connection::note_sent(std::size_t count) noexcept {
   if (deadlines_ && count > 0) deadlines_->sent(count);
 }
 
-bool Connection::send(std::string_view bytes) noexcept {
+inline bool Connection::put(std::string_view bytes, int flags) noexcept {
   if (state_ != State::kOpen || output_ended_) return false;
+  if (bytes.empty()) return true;
   if (output_) return keep(bytes);
   ssize_t count = 0;
   do {
-    count = ::send(fd(), bytes.data(), bytes.size(), MSG_NOSIGNAL);
+    count = ::send(fd(), bytes.data(), bytes.size(), MSG_NOSIGNAL | flags);
   } while (count < 0 && errno == EINTR);
   if (count < 0 && errno != EAGAIN) return send_failed(errno), false;
   const auto sent = static_cast<std::size_t>(std::max<ssize_t>(count, 0));
   note_sent(sent);
   return sent == bytes.size() || keep(bytes.substr(sent));
+}
+
+bool Connection::send(std::string_view bytes) noexcept { return put(bytes, 0); }
+
+void Connection::close(std::string_view last_words) noexcept {
+  (void)put(last_words, MSG_MORE);
+  if (state_ != State::kFailing) close();
 }
 
 bool Connection::send(std::span<const std::string_view> pieces) noexcept {

@@ -236,7 +236,7 @@ AdmissionVerdict Admission::Table::arrive_from(const by_source::Source& source, 
   const std::uint64_t name = std::max<std::uint64_t>((*hash)(source), 1);
   Place* const place = find(name, now);
   if (place == nullptr) return AdmissionVerdict::kAdmitted;
-  Place counted = place->name == name ? *place : Place{.name = name, .full_at = now};
+  Place counted = place->name == name ? *place : Place{.name = name};
   if (per_source_max > 0) {
     if (counted.open >= per_source_max) return AdmissionVerdict::kSourceHasTooMany;
     ++counted.open;

@@ -42,8 +42,5 @@ int main(int argc, char** argv) {
     return 1;
   }
   if (blocking) return serve_blocking(*port);
-  return serve("hello_server", *port, {.open = [](Connection& guest) {
-                 guest.send("Hello World!");
-                 guest.close();
-               }});
+  return serve("hello_server", *port, {.open = [](Connection& guest) { guest.close("Hello World!"); }});
 }

@@ -67,10 +67,7 @@ std::optional<Arguments> parse(const std::vector<std::string_view>& words) {
 }
 
 ConnectionHandlers greeting() {
-  return {.open = [](Connection& guest) {
-    guest.send("Hello World!");
-    guest.close();
-  }};
+  return {.open = [](Connection& guest) { guest.close("Hello World!"); }};
 }
 
 /// Whoever is still there at the end of our service is let go as soon as he has all his answers.

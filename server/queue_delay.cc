@@ -12,7 +12,7 @@ bool QueueDelay::should_shed(std::chrono::milliseconds waited, Clock::time_point
     is_above_ = true;
     above_since_ = now;
   }
-  overloaded_ = overloaded_ || now - above_since_ >= options_.interval;
+  overloaded_ = now - above_since_ >= options_.interval;
   return overloaded_ && waited - options_.target > options_.target;
 }
 

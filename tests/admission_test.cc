@@ -170,6 +170,7 @@ TEST(Admission, TakesNoTokenFromWhoIsRefused) {
   ASSERT_EQ(door.arrive("192.0.2.1"), kAdmitted);
   door.admission.leave(door.ticket);
   for (int i = 0; i < 10; ++i) ASSERT_EQ(door.arrive("192.0.2.1"), kSourceIsTooFast);
+  EXPECT_EQ(door.ticket, 0U);
   EXPECT_EQ(door.admission.open(), 0U);
   door.now += 1s;
   EXPECT_EQ(door.arrive("192.0.2.1"), kAdmitted);
@@ -207,7 +208,8 @@ TEST(Admission, KeepsTheSlowestAndTheFastestRates) {
     EXPECT_EQ(Doorman({.per_source_rate = rate, .per_source_burst = 1}).admitted_of(100), 100) << rate;
   for (const double burst : {1e12, 1e300, std::numeric_limits<double>::infinity()})
     EXPECT_EQ(Doorman({.per_source_rate = 1, .per_source_burst = burst}).admitted_of(100), 100) << burst;
-  for (const double rate : {3.0, 7e-3, 0.7, 333.3, 12345.678, 3e8, 2.7e8})  // whose tokens are no whole ns
+  for (const double rate : {3.0, 7e-3, 0.7, 333.3, 12345.678, 3e8, 2.7e8, 1.1e-8, 7.7e-9, 6.1e-8,
+                            3.3e-7})  // whose tokens are no whole ns
     EXPECT_EQ(Doorman({.per_source_rate = rate, .per_source_burst = 10}).admitted_of(100), 10) << rate;
 }
 
@@ -259,6 +261,7 @@ TEST(Admission, CountsAPrefixAsOneSource) {
                            Case{32, 64, "2001:db8::1", "2001:db8::8000:0:0:1", true},
                            Case{32, 56, "2001:db8:0:11::", "2001:db8:0:ff::", true},
                            Case{32, 56, "2001:db8:0:11::", "2001:db8:0:111::", false},
+                           Case{32, 64, "2001:db8::ffff:192.0.2.1", "2001:db8::ffff:192.0.2.2", true},
                            Case{32, 0, "2001:db8::1", "fe80::1", true},
                            Case{32, 0, "::1", "192.0.2.1", false}}) {
     Doorman door(

