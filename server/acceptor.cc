@@ -88,6 +88,7 @@ void Acceptor::Door::look() noexcept {
     stats_.queue_peak = std::max(stats_.queue_peak, waiting);
     if (waiting == 0) queue_delay_.emptied();
     if (tuner_.is_crowded(waiting, limit)) tune(waiting);
+    if (paused_ || bell_ == nullptr) return;
   }
   // A dead guest may not have been one of those who wait (a firewall's EPERM), so it does not count as one.
   std::uint32_t taken = 0;
@@ -104,7 +105,10 @@ void Acceptor::Door::look() noexcept {
       return rest(error, is_known ? std::optional(waiting - taken) : std::nullopt);
     }
   }
-  if (taken >= waiting) return queue_is_empty();
+  if (taken >= waiting) {
+    queue_delay_.emptied();
+    return queue_is_empty();
+  }
   if (taken > 0) {
     ++stats_.carried_over;
     return reactor_.again(*bell_);
@@ -179,8 +183,6 @@ void Acceptor::Door::deal_out(Fd guest, Admission::Ticket ticket) {
 
 void Acceptor::Door::turn_away(const Fd& guest) const noexcept {
   switch (options_.admission.refusal) {
-    case Refusal::kClose:
-      return;
     case Refusal::kReset:
       return reset_on_close(guest.get());
     case Refusal::kReply:
@@ -188,6 +190,8 @@ void Acceptor::Door::turn_away(const Fd& guest) const noexcept {
       // into a reset.
       (void)::send(guest.get(), options_.admission.reply.data(), options_.admission.reply.size(),
                    MSG_NOSIGNAL);
+      [[fallthrough]];
+    case Refusal::kClose:
       const std::span<char> scratch = reactor_.scratch();
       (void)::recv(guest.get(), scratch.data(), scratch.size(), 0);
       return;

@@ -39,7 +39,10 @@ void Acceptor::Door::drain(const DrainOptions& options, std::function<void(std::
   drain_ = options;
   drained_ = std::move(drained);
   deadline_.arm(options.deadline);
-  pause(false);
+  if (options.handed_over)
+    paused_ = true;
+  else
+    pause(false);
   if (options.handed_over || bell_ == nullptr || family_ == AF_UNIX) {
     stage_ = Stage::kLastCall;
     return stage_end_.arm({});
@@ -54,6 +57,7 @@ void Acceptor::Door::drain(const DrainOptions& options, std::function<void(std::
 }
 
 void Acceptor::Door::next_stage() noexcept {
+  if (stage_ == Stage::kLeaving) return leave_if_alone();
   if (stage_ == Stage::kSteered) {
     stage_ = Stage::kLastCall;
     (void)refuse_syns(fd());
@@ -97,7 +101,8 @@ void Acceptor::Door::leave_if_alone() noexcept {
 
 void Acceptor::Door::left(Admission::Ticket ticket) noexcept {
   if (admits_) admission_.leave(ticket);
-  leave_if_alone();
+  // Not yet: he still counts, as do all others who end in this turn.
+  if (stage_ == Stage::kLeaving) stage_end_.arm({});
 }
 
 void Acceptor::Door::dealt_one_left(Admission::Ticket ticket) noexcept {

@@ -69,7 +69,7 @@ struct DrainOptions {
   /// TCP: before the listener is closed, no further SYN is taken in for so long, while handshakes that are
   /// under way come to their end and are let in; to be longer than the longest round trip to your guests.
   std::chrono::milliseconds handshakes{200};
-  /// SO_REUSEPORT: so many listeners of the group leave together, and were bound before the others. New
+  /// SO_REUSEPORT: so many listeners of the group leave together, and began to listen before the others. New
   /// guests are sent to as many of the others meanwhile.
   std::uint32_t leaving = 1;
   /// Called from the turn when the door is closed; open connections may still be there.
