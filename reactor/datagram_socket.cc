@@ -33,12 +33,33 @@ mmsghdr message_of(void* address, socklen_t address_bytes, iovec& piece) noexcep
   return message;
 }
 
+/// A path on which nobody receives any more would make bind(2) say EADDRINUSE for ever.
+void remove_dead_mailbox(const Endpoint& endpoint) {
+  struct stat file {};
+  if (::lstat(endpoint.path().c_str(), &file) != 0 || !S_ISSOCK(file.st_mode)) return;
+  const Fd probe(::socket(AF_UNIX, SOCK_DGRAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
+  if (probe && ::connect(probe.get(), endpoint.data(), endpoint.size()) != 0 && errno == ECONNREFUSED) {
+    ::unlink(endpoint.path().c_str());
+  }
+}
+
+int family_of(const Endpoint& local, const DatagramOptions& options) noexcept {
+  return local.family() == AF_UNSPEC && options.peer ? options.peer->family() : local.family();
+}
+
+Fd open_datagram_socket(int family) {
+  Fd socket(::socket(family, SOCK_DGRAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
+  if (!socket) throw setup_error(last_error(), "socket", "for datagrams");
+  return socket;
+}
+
+}  // namespace
+
 /// Datagrams that wait to be sent, one behind the other in one stretch of memory: of each how long its
 /// address and its bytes are, and both of them.
-class UnsentDatagrams {
+class DatagramSocket::Unsent {
  public:
-  explicit UnsentDatagrams(std::size_t bytes_max) noexcept
-      : bytes_max_(std::max(bytes_max, kUnsentBytesMin)) {}
+  explicit Unsent(std::size_t bytes_max) noexcept : bytes_max_(std::max(bytes_max, kUnsentBytesMin)) {}
 
   std::size_t count() const noexcept { return count_; }
   std::size_t size() const noexcept { return end_ - begin_; }
@@ -116,28 +137,6 @@ class UnsentDatagrams {
   std::size_t end_ = 0;
   std::size_t count_ = 0;
 };
-
-/// A path on which nobody receives any more would make bind(2) say EADDRINUSE for ever.
-void remove_dead_mailbox(const Endpoint& endpoint) {
-  struct stat file {};
-  if (::lstat(endpoint.path().c_str(), &file) != 0 || !S_ISSOCK(file.st_mode)) return;
-  const Fd probe(::socket(AF_UNIX, SOCK_DGRAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
-  if (probe && ::connect(probe.get(), endpoint.data(), endpoint.size()) != 0 && errno == ECONNREFUSED) {
-    ::unlink(endpoint.path().c_str());
-  }
-}
-
-int family_of(const Endpoint& local, const DatagramOptions& options) noexcept {
-  return local.family() == AF_UNSPEC && options.peer ? options.peer->family() : local.family();
-}
-
-Fd open_datagram_socket(int family) {
-  Fd socket(::socket(family, SOCK_DGRAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
-  if (!socket) throw setup_error(last_error(), "socket", "for datagrams");
-  return socket;
-}
-
-}  // namespace
 
 class DatagramSocket::Mailbox final : public Channel {
  public:
@@ -394,7 +393,7 @@ class DatagramSocket::Mailbox final : public Channel {
   bool has_waited_ = false;       // `drained` has to be told
   bool more_to_receive_ = false;  // receiving stopped before it met EAGAIN
   int failure_ = 0;               // errno: of the first that waits
-  UnsentDatagrams unsent_;
+  Unsent unsent_;
   Timer alarm_;
   Endpoint path_;  // to be removed at the end
   DatagramStats stats_;

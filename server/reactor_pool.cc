@@ -74,7 +74,11 @@ struct ReactorPool::Meeting {
 };
 
 struct ReactorPool::Worker {
-  ~Worker() { end(); }
+  /// Only when all threads have ended: they know each other.
+  ~Worker() {
+    door.reset();
+    if (share != nullptr) Connection::end_all(reactor, *share);
+  }
 
   void begin(Meeting& meeting) {
     try {
@@ -107,12 +111,6 @@ struct ReactorPool::Worker {
     if (door) state.queue = door->queue();
     state.open_connections = share != nullptr ? share->living() : door->open_connections();
     return state;
-  }
-
-  /// Nothing is told any more.
-  void end() noexcept {
-    door.reset();
-    if (share != nullptr) Connection::end_all(reactor, *std::exchange(share, nullptr));
   }
 
   Reactor reactor;
@@ -177,10 +175,7 @@ void ReactorPool::make_shares(Listener listener, std::vector<ConnectionHandlers>
   for (Share* share : shares) share->open(first.reactor, *first.door);
 }
 
-ReactorPool::~ReactorPool() {
-  stop_and_join();
-  for (const auto& worker : workers_) worker->end();  // all of them, before the first reactor goes
-}
+ReactorPool::~ReactorPool() { stop_and_join(); }
 
 /// The threads wait at the gate until all of them are there.
 void ReactorPool::start() {

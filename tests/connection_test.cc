@@ -5,6 +5,7 @@
 #include <anteroom/reactor.h>
 #include <anteroom/timer.h>
 #include <gtest/gtest.h>
+#include <linux/tcp.h>
 #include <signal.h>
 #include <sys/socket.h>
 
@@ -553,6 +554,47 @@ TEST_F(ConnectionTest, SendsAShortAnswerWholeThoughInputIsLeftUnread) {
   EXPECT_GT(sent, 64U * 1024) << "more was to be there than one read takes";
   EXPECT_EQ(peer->received(), "enough!");
   EXPECT_EQ(peer->error(), 0);
+}
+
+TEST_F(ConnectionTest, SendsItsLastWordsAndItsEndInOneSegment) {
+  const auto segments = [this] {
+    struct ::tcp_info info {};
+    socklen_t size = sizeof(info);
+    EXPECT_EQ(::getsockopt(peer->fd(), IPPROTO_TCP, TCP_INFO, &info, &size), 0);
+    return info.tcpi_segs_in;
+  };
+  meet({.open = [](Connection& guest) { guest.close("Hello World!"); }});
+  ASSERT_TRUE(turn_until(reactor, [&] { return is_over(); }));
+  EXPECT_EQ(peer->received(), "Hello World!");
+  EXPECT_EQ(peer->error(), 0);
+  EXPECT_FALSE(error);
+  EXPECT_EQ(segments(), 2U) << "one was the SYN-ACK";
+}
+
+TEST_F(ConnectionTest, SendsAllOfItsLastWordsHoweverMany) {
+  meet({.data = [](Connection& guest, std::string_view) {
+    EXPECT_TRUE(guest.send("head "));
+    guest.close(large_answer());
+    EXPECT_FALSE(guest.is_open());
+    EXPECT_FALSE(guest.send("too late"));
+    guest.close("too late");
+  }});
+  peer->send("question");
+  ASSERT_TRUE(turn_until(reactor, [&] { return is_over_on_both_sides(); }));
+  EXPECT_TRUE(peer->received() == "head " + large_answer());
+  EXPECT_EQ(peer->error(), 0);
+  EXPECT_FALSE(error);
+}
+
+TEST_F(ConnectionTest, IsToldWhatCameBeforeItsLastWordsFailed) {
+  meet({});
+  peer->send("your last words");
+  peer->reset();
+  ASSERT_TRUE(await_events(guest().fd(), POLLERR));
+  guest().close("mine");
+  ASSERT_TRUE(turn_until(reactor, [&] { return closed_calls == 1; }));
+  EXPECT_EQ(heard, "your last words");
+  EXPECT_EQ(error, std::errc::connection_reset);
 }
 
 TEST_F(ConnectionTest, LosesWhatWaitsWhenAborted) {

@@ -321,6 +321,33 @@ TEST_P(HalfClose, NoticesAReset) {
   EXPECT_TRUE(error == std::errc::connection_reset || error == std::errc::broken_pipe) << error.message();
 }
 
+TEST_P(HalfClose, NoticesAResetOfWhoHadEndedBeforeItWasLetIn) {
+  open_door({.peer_ended = [](Connection& guest) { EXPECT_TRUE(guest.send("never read")); }});
+  peer.emplace(acceptor->endpoint());
+  peer->finish();
+  ASSERT_TRUE(turn_until(reactor, [&] { return diary == "op"; })) << diary;
+  peer->reset();
+  peer.reset();
+  ASSERT_TRUE(turn_until_diary_is("opx")) << diary;
+  EXPECT_TRUE(error == std::errc::connection_reset || error == std::errc::broken_pipe) << error.message();
+}
+
+// The bytes, the end and the reset are one event, and no other will come.
+TEST_P(HalfClose, NoticesAResetThatComesWithTheEnd) {
+  meet({});
+  if (!is_tcp()) {
+    EXPECT_TRUE(guest().send("never read"));
+  }
+  say_last("last words");
+  peer->reset();
+  peer.reset();
+  ASSERT_TRUE(await_events(guest().fd(), POLLIN | POLLHUP | POLLRDHUP));
+  ASSERT_TRUE(turn_until(reactor, [&] { return diary.back() == 'x' || diary.back() == 'c'; })) << diary;
+  EXPECT_TRUE(diary == "odx" || diary == "odpx") << diary;
+  EXPECT_EQ(heard, "last words");
+  EXPECT_TRUE(error == std::errc::connection_reset || error == std::errc::broken_pipe) << error.message();
+}
+
 TEST_P(HalfClose, NoticesAResetWhileItsAnswerWaits) {
   meet({.peer_ended = [](Connection& guest) { EXPECT_TRUE(guest.send(large_answer())); }});
   peer->finish();

@@ -6,6 +6,7 @@
 #include <pthread.h>
 #include <sched.h>
 #include <signal.h>
+#include <sys/epoll.h>
 #include <sys/resource.h>
 
 #include <algorithm>
@@ -14,6 +15,7 @@
 #include <cmath>
 #include <cstdint>
 #include <filesystem>
+#include <fstream>
 #include <iterator>
 #include <memory>
 #include <numeric>
@@ -22,6 +24,7 @@
 #include <set>
 #include <string>
 #include <thread>
+#include <tuple>
 #include <utility>
 #include <vector>
 
@@ -362,6 +365,28 @@ TEST(ReactorPool, WithOneListenerLetsNobodyWaitBehindABusyThread) {
   }
 }
 
+/// How many times this process watches a descriptor with EPOLLEXCLUSIVE (proc(5), fdinfo).
+int exclusive_watches() {
+  int count = 0;
+  for (const auto& file : std::filesystem::directory_iterator("/proc/self/fdinfo")) {
+    std::ifstream info(file.path());
+    for (std::string word; info >> word;) {
+      std::uint32_t events = 0;
+      if (word == "events:" && info >> std::hex >> events) count += (events & EPOLLEXCLUSIVE) != 0 ? 1 : 0;
+    }
+  }
+  return count;
+}
+
+TEST(ReactorPool, WithOneListenerWakesOneThreadForAGuest) {
+  for (const auto& [sharing, threads, watches] :
+       {std::tuple(Sharing::kExclusive, 3, 3), std::tuple(Sharing::kExclusive, 1, 0),
+        std::tuple(Sharing::kReusePort, 3, 0), std::tuple(Sharing::kDealt, 3, 0)}) {
+    const ReactorPool pool(kLoopback, hello(), of(sharing, threads));
+    EXPECT_EQ(exclusive_watches(), watches);
+  }
+}
+
 TEST(ReactorPool, BindsItsListenersInTheOrderOfItsThreads) {
   ReactorPool pool(kLoopback, hello(), of(Sharing::kReusePort, 3));
   pool.start();
@@ -439,24 +464,40 @@ TEST_P(ReactorPoolSharing, ClosesWhatIsOpenWhenItIsDestroyed) {
   }
 }
 
-/// As long as it lives, threads are made with stacks so large that the address space has room for two.
-class EnormousStacks {
+/// As long as it lives, this process has memory for the stacks of two more threads.
+class ScarceMemory {
  public:
-  EnormousStacks() {
-    ::pthread_getattr_default_np(&before_);
-    pthread_attr_t enormous;
-    ::pthread_attr_init(&enormous);
-    ::pthread_attr_setstacksize(&enormous, std::size_t{45} << 40);
-    ::pthread_setattr_default_np(&enormous);
-    ::pthread_attr_destroy(&enormous);
+  ScarceMemory() {
+    ::pthread_getattr_default_np(&attributes_before_);
+    pthread_attr_t attributes;
+    ::pthread_attr_init(&attributes);
+    ::pthread_attr_setstacksize(&attributes, kStackBytes);
+    ::pthread_setattr_default_np(&attributes);
+    ::pthread_attr_destroy(&attributes);
+    ::getrlimit(RLIMIT_AS, &before_);
+    rlimit limit = before_;
+    limit.rlim_cur = address_space_bytes() + 2 * kStackBytes + kStackBytes / 2;
+    ::setrlimit(RLIMIT_AS, &limit);
   }
-  ~EnormousStacks() {
-    ::pthread_setattr_default_np(&before_);
-    ::pthread_attr_destroy(&before_);
+  ~ScarceMemory() {
+    ::setrlimit(RLIMIT_AS, &before_);
+    ::pthread_setattr_default_np(&attributes_before_);
+    ::pthread_attr_destroy(&attributes_before_);
   }
+  ScarceMemory(const ScarceMemory&) = delete;
+  ScarceMemory& operator=(const ScarceMemory&) = delete;
 
  private:
-  pthread_attr_t before_;
+  static constexpr std::size_t kStackBytes = std::size_t{64} << 20;
+
+  static std::size_t address_space_bytes() {
+    std::size_t pages = 0;
+    std::ifstream("/proc/self/statm") >> pages;
+    return pages * static_cast<std::size_t>(::sysconf(_SC_PAGESIZE));
+  }
+
+  rlimit before_{};
+  pthread_attr_t attributes_before_;
 };
 
 TEST_P(ReactorPoolSharing, HasNotBegunWhenAThreadCannotBeMade) {
@@ -467,7 +508,7 @@ TEST_P(ReactorPoolSharing, HasNotBegunWhenAThreadCannotBeMade) {
   std::vector<Peer> peers = connect_peers(pool.endpoint(), 10);
   const std::size_t threads = threads_of_this_process();
   {
-    const EnormousStacks stacks;
+    const ScarceMemory memory;
     EXPECT_THROW(pool.start(), std::system_error);
   }
   EXPECT_EQ(threads_of_this_process(), threads);

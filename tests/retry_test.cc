@@ -299,8 +299,11 @@ TEST_F(ReconnectorTest, MayBeDestroyedInItsOwnHandlers) {
   };
   end_by(greeter.endpoint(), {.open = [&](Connection&) { end(); }}, {.retry = kQuick});
   end_by(greeter.endpoint(), {.data = [&](Connection&, std::string_view) { end(); }}, {.retry = kQuick});
-  end_by(rude.endpoint(), {.closed = [&](Connection&, std::error_code) { end(); }}, {.retry = kQuick});
-  end_by(nobody, {.closed = [&](Connection&, std::error_code) { end(); }}, {.retry = once});
+  const ConnectionHandlers end_when_closed{.closed = [&](Connection&, std::error_code) { end(); }};
+  const auto not_told = [](std::error_code, nanoseconds) { ADD_FAILURE() << "told after its end"; };
+  const auto not_told_either = [](std::error_code) { ADD_FAILURE() << "told after its end"; };
+  end_by(rude.endpoint(), end_when_closed, {.retry = kQuick, .waiting = not_told});
+  end_by(nobody, end_when_closed, {.retry = once, .gave_up = not_told_either});
   end_by(nobody, {}, {.retry = kQuick, .waiting = [&](std::error_code, nanoseconds) { end(); }});
   end_by(nobody, {}, {.retry = once, .gave_up = [&](std::error_code) { end(); }});
   end_by(Endpoint(), {}, {.retry = kQuick, .gave_up = [&](std::error_code) { end(); }});

@@ -225,6 +225,25 @@ TEST_P(SendFile, IsDrainedOnceTheFileIsThrough) {
   EXPECT_TRUE(peer->received() == large_content() + "and on");
 }
 
+// As a peer does that reads as fast as we can send: there is no EAGAIN, so no event will come.
+TEST_P(SendFile, GoesOnByItselfWhenTheKernelTakesEverything) {
+  constexpr std::uint64_t kSize = 100 << 20;
+  instead = [](int, int, off_t* offset, std::size_t size) {
+    *offset += static_cast<off_t>(size);
+    return static_cast<ssize_t>(size);
+  };
+  meet();
+  EXPECT_TRUE(guest().send_file(file_of("as large as you like"), 0, kSize));
+  std::uint64_t before = reactor.metrics().sent_bytes;
+  EXPECT_LT(before, kSize) << "others have their turn";
+  ASSERT_TRUE(turn_until(reactor, [&] {
+    EXPECT_LE(reactor.metrics().sent_bytes - before, 10U << 20);
+    before = reactor.metrics().sent_bytes;
+    return drained_calls == 1;
+  }));
+  EXPECT_EQ(reactor.metrics().sent_bytes, kSize);
+}
+
 TEST_P(SendFile, EndsItsOutputBehindTheFile) {
   meet();
   EXPECT_TRUE(guest().send_file(file_of(large_content()), 0, large_content().size()));

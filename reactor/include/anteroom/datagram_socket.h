@@ -66,10 +66,11 @@ struct DatagramStats {
 
 /// A UDP or Unix datagram socket in the loop.
 ///
-/// Reads and sends up to 32 datagrams with one system call (recvmmsg(2), sendmmsg(2)): what is sent in
-/// answer to a batch goes out right after it, everything else at the end of the turn, or when 32 are
-/// together. The owner ends it, also in its own handlers: what waits is then offered to the kernel once more,
-/// and none of its handlers is called any more.
+/// Reads and sends up to 32 datagrams with one system call (recvmmsg(2), sendmmsg(2)). What is sent in answer
+/// to a batch goes out right after it; everything else at the end of the turn, or when 32 are together, and
+/// what a posted task or a `closed` handler sends in the next turn, which does not wait then.
+/// The owner ends it, also in its own handlers: what waits is then offered to the kernel once more, and none
+/// of its handlers is called any more.
 class DatagramSocket {
  public:
   /// Bound to `local`; without an address there, to what the kernel picks when it connects to options.peer.
@@ -99,6 +100,7 @@ class DatagramSocket {
   DatagramStats stats() const noexcept;
 
  private:
+  class Unsent;
   class Mailbox;
   Mailbox* mailbox_;  // the reactor owns it
 };
