@@ -223,8 +223,8 @@ void Connection::peer_gone() noexcept {
 void Connection::pause_reading() noexcept { paused_by_user_ = true; }
 
 void Connection::resume_reading() noexcept {
+  if (deadlines_ && paused_by_user_ && state_ == State::kOpen) deadlines_->input_begins();
   paused_by_user_ = false;
-  if (deadlines_ && state_ == State::kOpen) deadlines_->input_begins();
   if (more_to_read_ && may_read()) reactor().again(*this);
 }
 

@@ -1,9 +1,21 @@
 #include "connection_deadlines.h"
 
+#include <sys/socket.h>
+
 #include <algorithm>
 #include <cerrno>
 
 namespace anteroom {
+namespace {
+
+constexpr std::chrono::milliseconds kMercy{1};
+
+bool has_input(int fd) noexcept {
+  char byte;
+  return ::recv(fd, &byte, 1, MSG_PEEK) > 0;
+}
+
+}  // namespace
 
 const ConnectionOptions& Connection::Deadlines::options() const noexcept {
   return connection_.kind_->options;
@@ -12,24 +24,24 @@ const ConnectionOptions& Connection::Deadlines::options() const noexcept {
 void Connection::Deadlines::end_after(Clock::duration delay) noexcept {
   const Clock::time_point now = Clock::now();  // not the turn's: handlers before us may have taken long
   end_ = delay < Clock::time_point::max() - now ? now + delay : Clock::time_point::max();
-  connection_.reactor().timers().arm(*this, armed_for_ = end_);
+  connection_.reactor().timers().arm(*this, armed_for_ = next());
 }
 
 void Connection::Deadlines::opened() noexcept {
   end_ = Clock::time_point::max();
-  opened_at_ = active_at_ = input_window_ = output_window_ = now();
+  opened_at_ = active_at_ = input_window_ = output_window_ = Clock::now();  // see end_after()
   connection_.reactor().timers().arm(*this, armed_for_ = next());
 }
 
 void Connection::Deadlines::input_begins() noexcept {
   received_bytes_ = 0;
-  input_window_ = now();
+  input_window_ = Clock::now();
   if (is_input_due()) look_at(input_window_ + options().rate_window);
 }
 
 void Connection::Deadlines::output_begins() noexcept {
   sent_bytes_ = 0;
-  output_window_ = now();
+  output_window_ = Clock::now();
   if (options().send_bytes_per_second_min > 0) look_at(output_window_ + options().rate_window);
 }
 
@@ -38,6 +50,9 @@ void Connection::Deadlines::expired() noexcept {
   if (connection_.state_ == State::kLingering && now >= end_)
     return connection_.end(0);  // it has been served
   if (is_missed(now)) {
+    // It has spoken, and it is we who are late.
+    if (!is_output_missed(now) && connection_.may_read() && has_input(connection_.fd()))
+      return connection_.reactor().timers().arm(*this, armed_for_ = now + kMercy);
     ++connection_.reactor().counts().timed_out;
     return connection_.end(ETIMEDOUT);
   }
@@ -47,6 +62,7 @@ void Connection::Deadlines::expired() noexcept {
 
 bool Connection::Deadlines::is_missed(Clock::time_point now) const noexcept {
   if (now >= end_) return true;
+  if (is_output_missed(now)) return true;
   if (connection_.state_ != State::kOpen) return false;
   const ConnectionOptions& limits = options();
   const bool waits_for_first = !connection_.has_heard_ && !connection_.peer_has_ended_;
@@ -54,14 +70,20 @@ bool Connection::Deadlines::is_missed(Clock::time_point now) const noexcept {
       now >= opened_at_ + limits.first_byte_deadline)
     return true;
   if (limits.idle_deadline.count() > 0 && now >= active_at_ + limits.idle_deadline) return true;
-  const auto needed = [&](std::size_t bytes_per_second) {
-    return static_cast<double>(bytes_per_second) * std::chrono::duration<double>(limits.rate_window).count();
-  };
   if (is_input_due() && now >= input_window_ + limits.rate_window &&
-      static_cast<double>(received_bytes_) < needed(limits.receive_bytes_per_second_min))
+      static_cast<double>(received_bytes_) < needed_in_window(limits.receive_bytes_per_second_min))
     return true;
-  return is_output_due() && now >= output_window_ + limits.rate_window &&
-         static_cast<double>(sent_bytes_) < needed(limits.send_bytes_per_second_min);
+  return false;
+}
+
+double Connection::Deadlines::needed_in_window(std::size_t bytes_per_second) const noexcept {
+  return static_cast<double>(bytes_per_second) * std::chrono::duration<double>(options().rate_window).count();
+}
+
+/// Also of a connection that we have closed: a reader that takes a byte now and then must not hold it.
+bool Connection::Deadlines::is_output_missed(Clock::time_point now) const noexcept {
+  return is_output_due() && now >= output_window_ + options().rate_window &&
+         static_cast<double>(sent_bytes_) < needed_in_window(options().send_bytes_per_second_min);
 }
 
 /// Who cannot send, or whom we do not read, is not slow.
@@ -86,13 +108,13 @@ void Connection::Deadlines::begin_windows(Clock::time_point now) noexcept {
 
 Connection::Deadlines::Clock::time_point Connection::Deadlines::next() const noexcept {
   Clock::time_point next = end_;
+  if (is_output_due()) next = std::min(next, output_window_ + options().rate_window);
   if (connection_.state_ != State::kOpen) return next;
   const ConnectionOptions& limits = options();
   if (limits.first_byte_deadline.count() > 0 && !connection_.has_heard_ && !connection_.peer_has_ended_)
     next = std::min(next, opened_at_ + limits.first_byte_deadline);
   if (limits.idle_deadline.count() > 0) next = std::min(next, active_at_ + limits.idle_deadline);
   if (limits.receive_bytes_per_second_min > 0) next = std::min(next, input_window_ + limits.rate_window);
-  if (is_output_due()) next = std::min(next, output_window_ + limits.rate_window);
   return next;
 }
 

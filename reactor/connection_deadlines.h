@@ -43,6 +43,8 @@ class Connection::Deadlines final : public TimerEntry {
   bool is_missed(Clock::time_point now) const noexcept;
   bool is_input_due() const noexcept;
   bool is_output_due() const noexcept;
+  bool is_output_missed(Clock::time_point now) const noexcept;
+  double needed_in_window(std::size_t bytes_per_second) const noexcept;
   void begin_windows(Clock::time_point now) noexcept;
   Clock::time_point next() const noexcept;
   void look_at(Clock::time_point when) noexcept;

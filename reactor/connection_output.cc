@@ -172,7 +172,11 @@ void Connection::end_output() noexcept {
 }
 
 void Connection::finish_output() noexcept {
-  if (::shutdown(fd(), SHUT_WR) != 0) return end(errno);
+  if (::shutdown(fd(), SHUT_WR) != 0) {  // ENOTCONN: it has reset
+    const int error = errno;
+    const int reset = take_socket_error(fd()).value();
+    return send_failed(reset != 0 ? reset : error);
+  }
   if (peer_has_ended_) return end(0);
   if (!is_watched()) watch_or_end();  // for its end
 }

@@ -125,6 +125,8 @@ int Output::send_file(int socket, std::size_t& sent) noexcept {
       return error;
     }
     if (count == 0) return EIO;  // it ends here
+    // It goes in several steps: the first may have sent something, and the next have raised SIGPIPE.
+    if (static_cast<std::uint64_t>(count) < most) no_sigpipe.came();
     first_.offset += static_cast<std::uint64_t>(count);
     first_.left -= static_cast<std::uint64_t>(count);
     budget -= static_cast<std::uint64_t>(count);

@@ -10,12 +10,14 @@
 #include <sys/resource.h>
 
 #include <algorithm>
+#include <array>
 #include <atomic>
 #include <chrono>
 #include <cmath>
 #include <cstdint>
 #include <filesystem>
 #include <fstream>
+#include <functional>
 #include <iterator>
 #include <memory>
 #include <numeric>
@@ -353,6 +355,39 @@ TEST(ReactorPool, DealsRoundAThreadInWhichThoseWhoStayGather) {
   const States states = pool.state();
   EXPECT_GE(states[0].open_connections, 35U);  // more than 64 and an eighth ahead nobody gets
   EXPECT_GE(states[1].open_connections, 35U);
+}
+
+TEST(ReactorPool, DealtACrowdLetsItInByItsBudget) {
+  constexpr int kBudget = 5;
+  constexpr int kCrowd = 40;
+  std::array<std::atomic<int>, 2> opened{};
+  ReactorPoolOptions options = of(Sharing::kDealt);
+  options.acceptor.accepts_per_turn_max = kBudget;
+  ReactorPool pool(
+      kLoopback,
+      [&](Reactor&, int thread) {
+        return ConnectionHandlers{
+            .open = [&mine = opened[static_cast<std::size_t>(thread)]](Connection&) { ++mine; }};
+      },
+      options);
+  pool.start();
+  std::vector<int> after_each_turn;
+  std::function<void()> note = [&] {  // posted from the turn, it runs in the next
+    after_each_turn.push_back(opened[1]);
+    if (opened[1] < kCrowd / 2) pool.reactor(1).post(note);
+  };
+  std::vector<Peer> peers;
+  {
+    const Occupation occupation(pool.reactor(1));
+    peers = connect_peers(pool.endpoint(), kCrowd);
+    while (opened[0] < kCrowd / 2) std::this_thread::yield();
+    pool.reactor(1).post(note);
+  }
+  ASSERT_TRUE(becomes(pool, [](const States& states) { return open_in(states) == kCrowd; }));
+  pool.drain({.deadline = 0ms, .handshakes = 0ms});
+  ASSERT_FALSE(after_each_turn.empty());
+  int before = 0;
+  for (const int now : after_each_turn) EXPECT_LE(now - std::exchange(before, now), kBudget);
 }
 
 TEST(ReactorPool, WithOneListenerLetsNobodyWaitBehindABusyThread) {

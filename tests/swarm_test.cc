@@ -2,6 +2,7 @@
 #include <anteroom/acceptor.h>
 #include <anteroom/bench/socket_diag.h>
 #include <anteroom/bench/swarm.h>
+#include <anteroom/timer.h>
 #include <gtest/gtest.h>
 #include <linux/filter.h>
 #include <netinet/tcp.h>
