@@ -31,12 +31,17 @@ inline bool Connection::put(std::string_view bytes, int flags) noexcept {
   if (state_ != State::kOpen || output_ended_) return false;
   if (bytes.empty()) return true;
   if (output_) return keep(bytes);
-  ssize_t count = 0;
-  do {
-    count = ::send(fd(), bytes.data(), bytes.size(), MSG_NOSIGNAL | flags);
-  } while (count < 0 && errno == EINTR);
-  if (count < 0 && errno != EAGAIN) return send_failed(errno), false;
-  const auto sent = static_cast<std::size_t>(std::max<ssize_t>(count, 0));
+  std::size_t sent = 0;
+  while (sent < bytes.size()) {
+    const ssize_t count = ::send(fd(), bytes.data() + sent, bytes.size() - sent, MSG_NOSIGNAL | flags);
+    if (count >= 0) {
+      sent += static_cast<std::size_t>(count);
+    } else if (errno == EAGAIN) {
+      break;
+    } else if (errno != EINTR) {
+      return send_failed(errno), false;
+    }
+  }
   note_sent(sent);
   return sent == bytes.size() || keep(bytes.substr(sent));
 }
@@ -75,7 +80,7 @@ bool Connection::send_file(Fd file, std::uint64_t offset, std::uint64_t size) no
   return watch_or_end();
 }
 
-/// How many bytes of `pieces` the kernel took. After a call that did not take all, the next would take none.
+/// How many bytes of `pieces` the kernel took.
 std::size_t Connection::send_now(std::span<const std::string_view> pieces) noexcept {
   std::size_t sent = 0;
   while (!pieces.empty()) {
@@ -96,7 +101,10 @@ std::size_t Connection::send_now(std::span<const std::string_view> pieces) noexc
     if (taken < 0 && errno != EAGAIN) send_failed(errno);
     if (taken < 0) break;
     sent += static_cast<std::size_t>(taken);
-    if (static_cast<std::size_t>(taken) < size) break;
+    if (static_cast<std::size_t>(taken) < size) {
+      reactor().again(*this);  // no EAGAIN was met, so there may be no edge to come
+      break;
+    }
     pieces = pieces.subspan(count);
   }
   note_sent(sent);

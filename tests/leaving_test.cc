@@ -33,7 +33,7 @@ using test::Program;
 
 // What the sanitizers cost, on two slow processors, leaves room for no more.
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-constexpr std::size_t kClientsPerSecond = 1000;
+constexpr std::size_t kClientsPerSecond = 2000;
 #else
 constexpr std::size_t kClientsPerSecond = 2000;
 #endif

@@ -546,7 +546,8 @@ TEST_P(ReactorPoolSharing, HasNotBegunWhenAThreadCannotBeMade) {
     const ScarceMemory memory;
     EXPECT_THROW(pool.start(), std::system_error);
   }
-  EXPECT_EQ(threads_of_this_process(), threads);
+  EXPECT_TRUE(becomes(pool, [&](const States&) { return threads_of_this_process() <= threads; }))
+      << "the kernel lists a thread a little longer than pthread_join(3) waits";
   EXPECT_EQ(accepted_in(pool.state()), 0U);
   pool.start();
   expect_greetings(peers);

@@ -148,7 +148,7 @@ TEST_F(WaitingRoom, AsksOneGuestInSoManyHowLongHeWaited) {
     EXPECT_GE(stats().longest_wait, 20ms) << "the first of several is always asked";
     if (sampling.asked == 0) continue;
     EXPECT_GE(stats().wait_ms.quantile(0), 20U) << "in ms, and ticks of the kernel are 10 ms at worst";
-    EXPECT_EQ(stats().wait_ms.max(), static_cast<std::uint64_t>(stats().longest_wait.count()));
+    EXPECT_LE(stats().wait_ms.max(), static_cast<std::uint64_t>(stats().longest_wait.count()));
   }
 }
 

@@ -19,14 +19,13 @@ struct MetricLabel {
   std::string value;  ///< any UTF-8; escaped as the format has it
 };
 
-/// What the loops have done, and what happened at their doors, in Prometheus' text exposition format 0.0.4
-/// (which OpenMetrics' readers take as well): each family once, with its HELP and TYPE, and in it a sample of
-/// each thread, thread="0" and so on. Names begin with anteroom_, counters end in _total; times are in
-/// seconds. A histogram's bound `le` is the power of two above what the bucket holds: what was recorded is
-/// whole µs or ms, rounded down.
+/// What the loops have done, and what happened at their doors, in Prometheus' text exposition format 0.0.4:
+/// each family once, with its HELP and TYPE, and in it a sample of each thread, thread="0" and so on. Names
+/// begin with anteroom_, counters end in _total; times are in seconds. A histogram's bound `le` is the power
+/// of two above what the bucket holds: what was recorded is whole µs or ms, rounded down.
 ///
-/// The namespace's ListenOverflows and ListenDrops come last, once and without a thread, if they can be read:
-/// that makes it 40 µs.
+/// The namespace's ListenOverflows and ListenDrops come last, once and without a thread, if they can be read
+/// (40 µs).
 std::string prometheus_text(std::span<const ReactorPool::ThreadState> threads,
                             const std::vector<MetricLabel>& labels = {});
 
