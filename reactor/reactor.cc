@@ -81,9 +81,14 @@ void Reactor::turn(std::optional<Clock::duration> wait_max) {
 }
 
 int Reactor::wait(epoll_event* events, Clock::duration wait_max) {
+  if (wait_max > Clock::duration::zero()) {
+    asleep_.store(true);
+    if (has_posted_.load()) wait_max = Clock::duration::zero();
+  }
   const bool is_endless = wait_max == Clock::duration::max() && timers_->is_empty();
   const int ready =
       is_endless ? ::epoll_wait(epoll_.get(), events, kEventsPerTurn, -1) : wait_for(events, wait_max);
+  asleep_.store(false, std::memory_order_relaxed);
   if (ready >= 0) return ready;
   if (errno == EINTR) return 0;  // a signal: the turn has no events, and the next one works out its time anew
   throw setup_error(last_error(), "epoll_wait", "of a reactor");
@@ -122,10 +127,11 @@ void Reactor::post(Task task) {
   {
     const std::lock_guard lock(posted_mutex_);
     posted_.push_back(std::move(task));
-    if (has_posted_.exchange(true, std::memory_order_acq_rel))
-      return;  // who came first has woken the reactor
+    if (has_posted_.exchange(true)) return;  // who came first has woken the reactor
   }
-  wake();
+  // Either the reactor sees has_posted_ before it waits, or we see that it is about to: all four accesses are
+  // sequentially consistent.
+  if (asleep_.load()) wake();
 }
 
 /// Edge-triggered, each write is an event of its own, so nobody ever reads the eventfd. Its counter is full

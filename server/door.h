@@ -68,6 +68,7 @@ class Acceptor::Door final : public Reapable {
   };
 
   void look() noexcept;
+  bool go_to_the_end_of_the_line(std::uint32_t taken) noexcept;
   int accept_one(bool is_first_of_several) noexcept;
   bool has_waited_too_long(int guest, bool is_sample) noexcept;
   void deal_out(Fd guest, Admission::Ticket ticket);
@@ -90,6 +91,7 @@ class Acceptor::Door final : public Reapable {
   QueueDelay queue_delay_;
   BacklogTuner tuner_;
   std::uint64_t drops_seen_ = 0;
+  std::uint32_t let_in_while_first_ = 0;
   std::uint32_t unasked_ = 0;  // guests since one was asked how long he waited
   Timer alarm_;
   Timer stage_end_;

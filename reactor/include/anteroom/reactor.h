@@ -204,6 +204,7 @@ class Reactor {
 
   std::atomic<bool> stopping_{false};
   std::atomic<bool> has_posted_{false};
+  std::atomic<bool> asleep_{false};  // waits, or is about to: whoever posts has to wake it
   std::mutex posted_mutex_;
   std::vector<Task> posted_;
   std::vector<Task> running_;  // what was posted before; kept for its memory

@@ -18,7 +18,7 @@ enum class Sharing : std::uint8_t {
   kReusePort,  ///< each has a listener of its own (SO_REUSEPORT); the kernel deals by hash, also to a thread
                ///< that is busy. Unix sockets have no such thing: kExclusive is taken instead
   kExclusive,  ///< all have the same listener (EPOLLEXCLUSIVE); who is idle takes: no guest waits behind a
-               ///< busy thread
+               ///< busy thread. Of several who are idle, each is first in turn, for 16 guests
   kDealt,  ///< the first thread accepts, and deals out in turn: even to the last one, for connections that
            ///< last
 };
