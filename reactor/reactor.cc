@@ -19,7 +19,7 @@ constexpr int kEventsPerTurn = 512;
 constexpr std::uint64_t kWakeCookie = 0;  // finds nobody: a wake-up is only there to end the wait
 
 constexpr std::uint8_t kBothMarks = 3;
-constexpr std::uint64_t kTimeOneTurnIn = 16;  // a power of two
+constexpr std::uint64_t kTimeOneTurnIn = 64;  // a power of two
 
 }  // namespace
 
@@ -48,13 +48,30 @@ Reactor::~Reactor() {
   while (void* const spare = take_spare()) ::operator delete(spare);
 }
 
+inline int Reactor::wait(epoll_event* events, Clock::duration wait_max) {
+  if (wait_max > Clock::duration::zero()) {
+    asleep_.store(true);
+    if (has_posted_.load()) wait_max = Clock::duration::zero();
+  }
+  const bool is_endless = wait_max == Clock::duration::max() && timers_->is_empty();
+  const int ready =
+      is_endless ? ::epoll_wait(epoll_.get(), events, kEventsPerTurn, -1) : wait_for(events, wait_max);
+  asleep_.store(false, std::memory_order_relaxed);
+  if (ready >= 0) return ready;
+  if (errno == EINTR) return 0;  // a signal: the turn has no events, and the next one works out its time anew
+  throw setup_error(last_error(), "epoll_wait", "of a reactor");
+}
+
 void Reactor::turn(std::optional<Clock::duration> wait_max) {
+  turn_once(wait_max.value_or(Clock::duration::max()));
+}
+
+void Reactor::turn_once(Clock::duration wait_max) {
   assert(!turning_ && "no turn inside a handler");
   epoll_event events[kEventsPerTurn];
   const bool must_wait =
       again_.empty() && retired_.first == nullptr && !has_posted_.load(std::memory_order_relaxed);
-  const int ready =
-      wait(events, must_wait ? wait_max.value_or(Clock::duration::max()) : Clock::duration::zero());
+  const int ready = wait(events, must_wait ? wait_max : Clock::duration::zero());
   turning_ = true;
   now_is_known_ = false;
   const bool is_timed = metrics_.turns++ % kTimeOneTurnIn == 0;
@@ -80,20 +97,6 @@ void Reactor::turn(std::optional<Clock::duration> wait_max) {
   }
 }
 
-int Reactor::wait(epoll_event* events, Clock::duration wait_max) {
-  if (wait_max > Clock::duration::zero()) {
-    asleep_.store(true);
-    if (has_posted_.load()) wait_max = Clock::duration::zero();
-  }
-  const bool is_endless = wait_max == Clock::duration::max() && timers_->is_empty();
-  const int ready =
-      is_endless ? ::epoll_wait(epoll_.get(), events, kEventsPerTurn, -1) : wait_for(events, wait_max);
-  asleep_.store(false, std::memory_order_relaxed);
-  if (ready >= 0) return ready;
-  if (errno == EINTR) return 0;  // a signal: the turn has no events, and the next one works out its time anew
-  throw setup_error(last_error(), "epoll_wait", "of a reactor");
-}
-
 /// At most until the next timer. epoll_pwait2 when there is a time to keep, for its nanoseconds; kernels
 /// before 5.11 have only milliseconds, rounded up.
 int Reactor::wait_for(epoll_event* events, Clock::duration wait_max) {
@@ -114,8 +117,9 @@ int Reactor::wait_for(epoll_event* events, Clock::duration wait_max) {
 void Reactor::run() {
   do {
     const bool stop_waits = stopping_.load(std::memory_order_acquire);
-    turn(stop_waits ? std::optional(Clock::duration::zero()) : std::nullopt);
-  } while (!stopping_.exchange(false, std::memory_order_acq_rel));
+    turn_once(stop_waits ? Clock::duration::zero() : Clock::duration::max());
+  } while (!stopping_.load(std::memory_order_acquire) ||
+           !stopping_.exchange(false, std::memory_order_acq_rel));
 }
 
 void Reactor::stop() noexcept {

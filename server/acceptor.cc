@@ -77,6 +77,42 @@ Acceptor::Door::Door(Reactor& reactor, Listener listener, ConnectionHandlers han
 
 // ---- At the door ----
 
+/// 0, or the errno. Retries only what a signal has interrupted. Nobody costs any memory before he is
+/// admitted.
+inline int Acceptor::Door::accept_one(bool is_first_of_several) noexcept {
+  sockaddr_storage address;
+  socklen_t size = sizeof(address);
+  auto* const peer = asks_who_ ? reinterpret_cast<sockaddr*>(&address) : nullptr;
+  int socket = -1;
+  do {
+    socket = ::accept4(bell_->fd(), peer, asks_who_ ? &size : nullptr, SOCK_NONBLOCK | SOCK_CLOEXEC);
+  } while (socket < 0 && errno == EINTR);
+  if (socket < 0) return errno;
+  Fd guest(socket);
+  ++stats_.accepted;
+  const bool is_sample = ++unasked_ == options_.sample_wait_every;
+  if ((is_sample || is_first_of_several || queue_delay_.is_set()) && has_waited_too_long(socket, is_sample)) {
+    ++stats_.shed;
+    return turn_away(guest), 0;
+  }
+  Admission::Ticket ticket = 0;
+  if (admits_ && admission_.arrive(peer, reactor_.now(), ticket) != AdmissionVerdict::kAdmitted) {
+    ++stats_.refused;
+    return turn_away(guest), 0;
+  }
+  try {
+    if (options_.deal) {
+      deal_out(std::move(guest), ticket);
+    } else {
+      Connection::start(reactor_, std::move(guest), *guests_, family_, ticket);
+    }
+  } catch (const std::bad_alloc&) {
+    if (admits_) admission_.leave(ticket);
+    return ENOMEM;
+  }
+  return 0;
+}
+
 void Acceptor::Door::look() noexcept {
   if (paused_ || bell_ == nullptr) return;
   if (rests_) alarm_.cancel();
@@ -88,8 +124,10 @@ void Acceptor::Door::look() noexcept {
   if (is_known) {
     stats_.queue_peak = std::max(stats_.queue_peak, waiting);
     if (waiting == 0) queue_delay_.emptied();
-    if (tuner_.is_crowded(waiting, limit)) tune(waiting);
-    if (paused_ || bell_ == nullptr) return;
+    if (tuner_.is_crowded(waiting, limit)) {
+      tune(waiting);
+      if (paused_ || bell_ == nullptr) return;
+    }
   }
   // A dead guest may not have been one of those who wait (a firewall's EPERM), so it does not count as one.
   std::uint32_t taken = 0;
@@ -143,42 +181,6 @@ bool Acceptor::Door::ask_queue(std::uint32_t& depth, std::uint32_t& limit) const
   depth = kernel.tcpi_unacked;
   limit = kernel.tcpi_sacked;
   return true;
-}
-
-/// 0, or the errno. Retries only what a signal has interrupted. Nobody costs any memory before he is
-/// admitted.
-int Acceptor::Door::accept_one(bool is_first_of_several) noexcept {
-  sockaddr_storage address;
-  socklen_t size = sizeof(address);
-  auto* const peer = asks_who_ ? reinterpret_cast<sockaddr*>(&address) : nullptr;
-  int socket = -1;
-  do {
-    socket = ::accept4(bell_->fd(), peer, asks_who_ ? &size : nullptr, SOCK_NONBLOCK | SOCK_CLOEXEC);
-  } while (socket < 0 && errno == EINTR);
-  if (socket < 0) return errno;
-  Fd guest(socket);
-  ++stats_.accepted;
-  const bool is_sample = ++unasked_ == options_.sample_wait_every;
-  if ((is_sample || is_first_of_several || queue_delay_.is_set()) && has_waited_too_long(socket, is_sample)) {
-    ++stats_.shed;
-    return turn_away(guest), 0;
-  }
-  Admission::Ticket ticket = 0;
-  if (admits_ && admission_.arrive(peer, reactor_.now(), ticket) != AdmissionVerdict::kAdmitted) {
-    ++stats_.refused;
-    return turn_away(guest), 0;
-  }
-  try {
-    if (options_.deal) {
-      deal_out(std::move(guest), ticket);
-    } else {
-      Connection::start(reactor_, std::move(guest), *guests_, family_, ticket);
-    }
-  } catch (const std::bad_alloc&) {
-    if (admits_) admission_.leave(ticket);
-    return ENOMEM;
-  }
-  return 0;
 }
 
 /// Asked are one in so many, for the histogram; the first of several, who has waited the longest; and with a

@@ -26,7 +26,7 @@ std::string escaped_label(std::string_view value) {
   return escaped;
 }
 
-bool is_label_name(std::string_view name) noexcept {
+[[maybe_unused]] bool is_label_name(std::string_view name) noexcept {
   const auto may_begin = [](char c) { return c == '_' || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z'); };
   if (name.empty() || !may_begin(name.front()) || name == "thread" || name == "le") return false;
   for (const char c : name) {
@@ -124,7 +124,7 @@ constexpr Family kFamilies[] = {
 };
 
 constexpr HistogramFamily kHistograms[] = {
-    {"anteroom_turn_seconds", "How long a turn took, from its events to its end; one turn in 16 is timed.",
+    {"anteroom_turn_seconds", "How long a turn took, from its events to its end; one turn in 64 is timed.",
      [](const State& s) -> const Log2Histogram& { return s.loop.turn_us; }, 1e6, 25},  // to 17 s
     {"anteroom_queue_wait_seconds", "How long guests waited in the listen queue; of a sample of them.",
      [](const State& s) -> const Log2Histogram& { return s.acceptor.wait_ms; }, 1e3, 18},  // to 131 s

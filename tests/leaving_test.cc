@@ -31,12 +31,7 @@ using namespace std::chrono_literals;
 using test::Peer;
 using test::Program;
 
-// What the sanitizers cost, on two slow processors, leaves room for no more.
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
 constexpr std::size_t kClientsPerSecond = 2000;
-#else
-constexpr std::size_t kClientsPerSecond = 2000;
-#endif
 
 using Words = std::vector<std::string>;
 

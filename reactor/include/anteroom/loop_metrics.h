@@ -13,7 +13,7 @@ struct LoopMetrics {
   std::uint64_t events = 0;  ///< that epoll told
   std::uint64_t tasks = 0;   ///< posted tasks that were run
   std::uint64_t timers = 0;  ///< that fired
-  /// How long a turn took from the events to the end, in µs; one turn in 16 is timed.
+  /// How long a turn took from the events to the end, in µs; one turn in 64 is timed.
   Log2Histogram turn_us;
   std::uint64_t connections_opened = 0;
   std::uint64_t connections_closed = 0;  ///< of those opened

@@ -172,6 +172,7 @@ class Reactor {
   void make_more_room(std::size_t fd);
   void take_in(Channel* channel) noexcept;
   std::error_code add_to_epoll(Channel& channel, std::uint32_t events) noexcept;
+  void turn_once(Clock::duration wait_max);
   int wait(epoll_event* events, Clock::duration wait_max);
   int wait_for(epoll_event* events, Clock::duration wait_max);
   void run_posted();
