@@ -171,8 +171,8 @@ class HandoverOffer::Door final : public Channel {
   void rung() noexcept;
   void rest(std::error_code why) noexcept;
   void offer_to(Fd caller) noexcept;
-  std::error_code give(const Fd& caller, std::vector<OfferedListener> listeners) const noexcept;
-  std::error_code await_ready(Fd caller) noexcept;
+  std::error_code take_in(Fd caller) noexcept;
+  std::error_code give(const Successor& successor, std::vector<OfferedListener> listeners) const noexcept;
   void tell(std::error_code why) const {
     if (handlers_.failed) handlers_.failed(why);
   }
@@ -246,29 +246,21 @@ void HandoverOffer::Door::rest(std::error_code why) noexcept {
   tell(why);
 }
 
+/// Whatever may fail for want of memory comes before the listeners are given: from then on, an end without a
+/// word says that we are no more.
 void HandoverOffer::Door::offer_to(Fd caller) noexcept {
-  std::error_code error = std::make_error_code(std::errc::permission_denied);
-  if (is_one_of_us(caller.get())) {
-    error = give(caller, handlers_.listeners());
-    if (is_retired()) return;  // by that handler
-  }
-  if (error) {
+  if (!is_one_of_us(caller.get())) {
     (void)handover::say(caller.get(), handover::kGoesOn);
-  } else {
-    error = await_ready(std::move(caller));
+    return tell(std::make_error_code(std::errc::permission_denied));
   }
-  if (error) tell(error);
+  if (const std::error_code error = take_in(std::move(caller))) return tell(error);
+  std::vector<OfferedListener> listeners = handlers_.listeners();
+  auto* const successor = reactor().find<Successor>(successor_);
+  if (successor == nullptr) return;  // that handler has ended the offer
+  if (const std::error_code error = give(*successor, std::move(listeners))) successor->fail(error);
 }
 
-std::error_code HandoverOffer::Door::give(const Fd& caller,
-                                          std::vector<OfferedListener> listeners) const noexcept try {
-  listeners.insert(listeners.begin(), {.name = "", .fd = fd()});
-  return handover::send_listeners(caller.get(), listeners);
-} catch (const std::bad_alloc&) {
-  return std::make_error_code(std::errc::not_enough_memory);
-}
-
-std::error_code HandoverOffer::Door::await_ready(Fd caller) noexcept try {
+std::error_code HandoverOffer::Door::take_in(Fd caller) noexcept try {
   auto& successor = reactor().adopt(std::make_unique<Successor>(reactor(), std::move(caller), *this));
   if (const std::error_code error = reactor().watch(successor)) {
     reactor().retire(successor);
@@ -277,6 +269,14 @@ std::error_code HandoverOffer::Door::await_ready(Fd caller) noexcept try {
   successor_ = successor.id();
   alarm_.arm(deadline_);
   return {};
+} catch (const std::bad_alloc&) {
+  return std::make_error_code(std::errc::not_enough_memory);
+}
+
+std::error_code HandoverOffer::Door::give(const Successor& successor,
+                                          std::vector<OfferedListener> listeners) const noexcept try {
+  listeners.insert(listeners.begin(), {.name = "", .fd = fd()});
+  return handover::send_listeners(successor.fd(), listeners);
 } catch (const std::bad_alloc&) {
   return std::make_error_code(std::errc::not_enough_memory);
 }

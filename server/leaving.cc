@@ -80,6 +80,7 @@ void Acceptor::Door::queue_is_empty() noexcept {
 
 /// The drain's deadline.
 void Acceptor::Door::cut() noexcept {
+  if (stage_ == Stage::kLeft) return drained_ ? drained_(cut_) : void();
   if (stage_ < Stage::kLeaving) {
     stage_ = Stage::kEmptying;
     queue_is_empty();
@@ -92,11 +93,7 @@ void Acceptor::Door::cut() noexcept {
 void Acceptor::Door::leave_if_alone() noexcept {
   if (stage_ != Stage::kLeaving || guests() > 0) return;
   stage_ = Stage::kLeft;
-  // From a timer: whoever leaves last is still on the stack.
-  deadline_ = Timer(reactor_, [this] {
-    if (drained_) drained_(cut_);
-  });
-  deadline_.arm({});
+  deadline_.arm({});  // from a timer: whoever leaves last is still on the stack
 }
 
 void Acceptor::Door::left(Admission::Ticket ticket) noexcept {

@@ -606,5 +606,25 @@ TEST_F(AnOffer, LosesNobodyWhoWaitsInTheQueue) {
   for (std::size_t i = 20; i < peers.size(); ++i) EXPECT_EQ(peers[i].received(), "new");
 }
 
+TEST_F(AnOffer, LeavesTheUnixPathOfAListenerToTheSuccessor) {
+  Reactor theirs;
+  const Folder other;
+  const Endpoint address = Endpoint::unix_path(other.path());
+  std::optional<Acceptor> old_door(std::in_place, reactor, address, greeting("old"));
+  offered = {{"web", old_door->fd()}};
+  open();
+  std::optional<Handover> handover = take();
+  ASSERT_TRUE(handover);
+  const Acceptor new_door(theirs, std::move(handover->listeners.at(0).listener), greeting("new"));
+  EXPECT_FALSE(ready(*handover));
+  bool is_drained = false;
+  old_door->drain({.handed_over = true}, [&](std::size_t) { is_drained = true; });
+  ASSERT_TRUE(turn_until(reactor, [&] { return is_drained; }));
+  old_door.reset();
+  Peer peer(address);
+  ASSERT_TRUE(turn_until(theirs, [&] { return peer.drain(); }));
+  EXPECT_EQ(peer.received(), "new");
+}
+
 }  // namespace
 }  // namespace anteroom

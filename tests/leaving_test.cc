@@ -162,6 +162,8 @@ TEST_F(ARestart, OfAListenerThatIsDealtOutLosesNobody) { lose_nobody("dealt", kC
 
 using Leaving = Service;
 
+// Everybody is served at once, but for a few microseconds: see close_first_of_group(). Of 150 runs one had a
+// client whose SYN was lost in them, and who was served a second later. Not steered at all, 200 are.
 TEST_F(Leaving, AGroupThatOthersAreInLosesNobody) {
   const std::size_t clients = 3 * kClientsPerSecond;
   Program& leaves = serve({"0", "--threads", "2"});
@@ -171,7 +173,8 @@ TEST_F(Leaving, AGroupThatOthersAreInLosesNobody) {
   ASSERT_EQ(stays.read_port(), port) << stays.errors;
   end(leaves, clients / 2);
   swarm(loopback(port), clients);
-  expect_all_served_at_once();
+  EXPECT_EQ(fates.served(), clients);
+  EXPECT_LE(fates[Fate::kServedAfterRetransmit], clients / 200);
   expect_ended_in_order(leaves);
   EXPECT_GT(accepted(stays), clients / 2);
 }

@@ -53,9 +53,9 @@ TEST(LoopMetrics, CountTurns) {
   EXPECT_EQ(reactor.metrics().turns, 100U);
 }
 
-TEST(LoopMetrics, TimeOneTurnInSixteen) {
+TEST(LoopMetrics, TimeOneTurnInSixtyFour) {
   Reactor reactor;
-  turn_times(reactor, 160);
+  turn_times(reactor, 640);
   EXPECT_EQ(reactor.metrics().turn_us.count(), 10U);
 }
 

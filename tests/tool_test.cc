@@ -47,6 +47,10 @@ Outcome run(std::vector<std::string> words, std::chrono::milliseconds patience =
   const int status = program.wait(patience);
   return {status, program.output, program.errors};
 }
+Outcome run(const std::string& line) { return run(test::words_of(line)); }
+
+/// A measurement on a machine that was too busy to be sure of it ends well, too.
+bool is_measured(const Outcome& outcome) { return outcome.status == 0 || outcome.status == 3; }
 
 /// A directory of the test's own.
 class Tool : public testing::Test {
@@ -61,85 +65,87 @@ class Tool : public testing::Test {
   std::filesystem::path directory_;
 };
 
+/// In one line, and before anything is done.
+void expect_refused(const std::string& line, const std::string& said) {
+  const Outcome outcome = run(test::words_of(line), 10s);
+  EXPECT_EQ(outcome.status, 2) << line;
+  EXPECT_EQ(outcome.output, "");
+  EXPECT_NE(outcome.errors.find(said), std::string::npos) << outcome.errors;
+  EXPECT_EQ(std::count(outcome.errors.begin(), outcome.errors.end(), '\n'), 1) << outcome.errors;
+}
+
 TEST_F(Tool, RefusesBadInputWithOneLineAndStatusTwo) {
-  const std::vector<std::pair<std::vector<std::string>, std::string>> cases = {
-      {{"frobnicate"}, "no command frobnicate"},
-      {{"tunee"}, "Did you mean tune?"},
-      {{"tune", "--bakclog", "5"}, "Did you mean --backlog?"},
-      {{"tune", "--clients", "0"}, "--clients"},
-      {{"tune", "--clients", "1.5"}, "a whole number"},
-      {{"tune", "--clients", "-5"}, "--clients"},
-      {{"tune", "--clients", "1e99"}, "--clients"},
-      {{"tune", "--clients"}, "--clients"},
-      {{"tune", "--backlog", "abc"}, "--backlog"},
-      {{"tune", "--backlog", "1,,2"}, "--backlog"},
-      {{"tune", "--backlog", "5..1"}, "--backlog"},
-      {{"tune", "--rate", "nan"}, "--rate"},
-      {{"tune", "--rate", "0"}, "--rate"},
-      {{"tune", "--burst", "--rate", "5"}, "needs a number of clients with --rate"},
-      {{"tune", "--burst", "5@1s"}, "--burst"},
-      {{"tune", "--burst", "5", "--clients", "7"}, "say one of them"},
-      {{"tune", "--arrival", "burst"}, "steady, poisson, on-off, ramp"},
-      {{"tune", "--handler", "sleep:5ms"}, "--handler"},
-      {{"tune", "--sysctl", "kernel.panic=1"}, "--sysctl"},
-      {{"tune", "--target-loss", "150%"}, "--target-loss"},
-      {{"tune", "--until", "0"}, "--until"},
-      {{"tune", "--fail-if", "lost~3"}, "--fail-if"},
-      {{"tune", "--profile", "/nowhere/at/all.json"}, "cannot read /nowhere/at/all.json"},
-      {{"tune", "--json", "-", "--csv", "-"}, "only one of them"},
-      {{"tune", "--report", "/nowhere/at/all.html"}, "cannot write /nowhere/at/all.html"},
-      {{"compare", "--loop", "round"}, "--loop"},
-      {{"compare", "--servers", "reactor,apache"}, "--servers"},
-      {{"report", "/nowhere/at/all.json"}, "cannot read /nowhere/at/all.json"},
-      {{"diff", "/nowhere/at/all.json", "-"}, "cannot read /nowhere/at/all.json"},
-      {{"tune", "--stall", "5"}, "such as 100ms"},
-      {{"tune", "--stall-every", "10ms", "--rate", "100"}, "--stall-every"},
-      {{"tune", "--server", "apache"}, "reactor, accept-one, reactors, blocking, threads, pool"},
-      {{"tune", "--seed", "-1"}, "--seed"},
-      {{"tune", "--rate", ""}, "--rate: is empty"},
-      {{"tune", "--backlog", "64,"}, "--backlog"},
-      {{"tune", "--stall", "2s", "--patience", "1s"}, "longer than the stall"},
-      {{"tune", "--repeat", "0"}, "--repeat"},
-      {{"tune", "--json", "/nowhere/at/all.json"},
-       "cannot write /nowhere/at/all.json: No such file or directory"},
-      {{"compare", "--server", "reactor"}, "compare takes no --server"},
-      {{""}, "there is no command \"\""},
-      {{"tune", "--json", "--csv", "x"}, "--json needs a value"},
-      {{"tune", "--json=--csv"}, "--json needs a value"},
-      {{"tune", "--json", "a", "--json", "b"}, "--json is given twice"},
-      {{"report", "-o", "a", "--output=b", "c"}, "--output is given twice"},
-      {{"tune", "--burst="}, "--burst: is empty"},
-      {{"tune", "--burst", ""}, "--burst: is empty"},
-      {{"tune", "--rate", "5", "--burst", "5@"}, "\"5@\" is not a number of clients"},
-      {{"tune", "--burst", "x", "--clients", "7"}, "\"x\" is not a number"},
-      {{"tune", "--rate", "5", "--burst", "5", "--arrival", "ramp"}, "\"ramp\" is not of use with --burst"},
-      {{"tune", "--on", "5ms"}, "\"5ms\" is not of use but with --arrival on-off"},
-      {{"tune", "--off", "5ms"}, "--off: \"5ms\" is not of use but with --arrival on-off"},
-      {{"tune", "--within", "200ms"}, "at most half of the 250ms"},
-      {{"tune", "--rate", "5", "--burst", "5", "--within", "251ms"}, "at most half of the 500ms"},
-      {{"tune", "--stall", "59s"}, "--stall: \"59s\" is not short enough"},
-      {{"tune", "--stall", "1us", "--stall-every", "999us"}, "a millisecond or more"},
-      {{"tune", "--rtt", "900ms"}, "below 900ms"},
-      {{"tune", "--loss", "51%"}, "from 0 to 0.5"},
-      {{"tune", "--threads", "5"}, "but with --server pool or reactors"},
-      {{"compare", "--flows", "5"}, "of use without --loop closed"},
-      {{"compare", "--fail-if", "recommended>5"}, "a compare recommends nothing"},
-      {{"compare", "--backlog", "5", "--fail-if", "lost@6>0"}, "backlog 6 is none of those that are tried"},
-      {{"tune", "--backlog", "5", "--fail-if", "lost@6>0"}, "backlog 6 is none of those that are tried"},
-      {{"report", "a.json", "--csv", "x", "-o", "y"}, "--output says nothing"},
-      {{"report", "a.json", "--fail-if", "lost>0", "-o", "y"}, "--output says nothing"},
-      {{"tune", "--profile", "/"}, "cannot read /: Is a directory"},
-      {{"tune", "--profile", "-"}, "the standard input"},
-      {{"tune", "--json", path("one"), "--csv", path("./one")}, "are one file"},
-      {{"compare", "--csv", path("one"), "--report", path("one")}, "are one file"},
+  constexpr std::pair<const char*, const char*> kCases[] = {
+      {"frobnicate", "no command frobnicate"},
+      {"tunee", "Did you mean tune?"},
+      {"tune --bakclog 5", "Did you mean --backlog?"},
+      {"tune --clients 0", "--clients"},
+      {"tune --clients 1.5", "a whole number"},
+      {"tune --clients -5", "--clients"},
+      {"tune --clients 1e99", "--clients"},
+      {"tune --clients", "--clients"},
+      {"tune --backlog abc", "--backlog"},
+      {"tune --backlog 1,,2", "--backlog"},
+      {"tune --backlog 5..1", "--backlog"},
+      {"tune --rate nan", "--rate"},
+      {"tune --rate 0", "--rate"},
+      {"tune --burst --rate 5", "needs a number of clients with --rate"},
+      {"tune --burst 5@1s", "--burst"},
+      {"tune --burst 5 --clients 7", "say one of them"},
+      {"tune --arrival burst", "steady, poisson, on-off, ramp"},
+      {"tune --handler sleep:5ms", "--handler"},
+      {"tune --sysctl kernel.panic=1", "--sysctl"},
+      {"tune --target-loss 150%", "--target-loss"},
+      {"tune --until 0", "--until"},
+      {"tune --fail-if lost~3", "--fail-if"},
+      {"tune --profile /nowhere/at/all.json", "cannot read /nowhere/at/all.json"},
+      {"tune --json - --csv -", "only one of them"},
+      {"tune --report /nowhere/at/all.html", "cannot write /nowhere/at/all.html"},
+      {"compare --loop round", "--loop"},
+      {"compare --servers reactor,apache", "--servers"},
+      {"report /nowhere/at/all.json", "cannot read /nowhere/at/all.json"},
+      {"diff /nowhere/at/all.json -", "cannot read /nowhere/at/all.json"},
+      {"tune --stall 5", "such as 100ms"},
+      {"tune --stall-every 10ms --rate 100", "--stall-every"},
+      {"tune --server apache", "reactor, accept-one, reactors, blocking, threads, pool"},
+      {"tune --seed -1", "--seed"},
+      {"tune --rate ''", "--rate: is empty"},
+      {"tune --backlog 64,", "--backlog"},
+      {"tune --stall 2s --patience 1s", "longer than the stall"},
+      {"tune --repeat 0", "--repeat"},
+      {"tune --json /nowhere/at/all.json", "cannot write /nowhere/at/all.json: No such file or directory"},
+      {"compare --server reactor", "compare takes no --server"},
+      {"''", "there is no command \"\""},
+      {"tune --json --csv x", "--json needs a value"},
+      {"tune --json=--csv", "--json needs a value"},
+      {"tune --json a --json b", "--json is given twice"},
+      {"report -o a --output=b c", "--output is given twice"},
+      {"tune --burst=", "--burst: is empty"},
+      {"tune --burst ''", "--burst: is empty"},
+      {"tune --rate 5 --burst 5@", "\"5@\" is not a number of clients"},
+      {"tune --burst x --clients 7", "\"x\" is not a number"},
+      {"tune --rate 5 --burst 5 --arrival ramp", "\"ramp\" is not of use with --burst"},
+      {"tune --on 5ms", "\"5ms\" is not of use but with --arrival on-off"},
+      {"tune --off 5ms", "--off: \"5ms\" is not of use but with --arrival on-off"},
+      {"tune --within 200ms", "at most half of the 250ms"},
+      {"tune --rate 5 --burst 5 --within 251ms", "at most half of the 500ms"},
+      {"tune --stall 59s", "--stall: \"59s\" is not short enough"},
+      {"tune --stall 1us --stall-every 999us", "a millisecond or more"},
+      {"tune --rtt 900ms", "below 900ms"},
+      {"tune --loss 51%", "from 0 to 0.5"},
+      {"tune --threads 5", "but with --server pool or reactors"},
+      {"compare --flows 5", "of use without --loop closed"},
+      {"compare --fail-if recommended>5", "a compare recommends nothing"},
+      {"compare --backlog 5 --fail-if lost@6>0", "backlog 6 is none of those that are tried"},
+      {"tune --backlog 5 --fail-if lost@6>0", "backlog 6 is none of those that are tried"},
+      {"report a.json --csv x -o y", "--output says nothing"},
+      {"report a.json --fail-if lost>0 -o y", "--output says nothing"},
+      {"tune --profile /", "cannot read /: Is a directory"},
+      {"tune --profile -", "the standard input"},
   };
-  for (const auto& [words, said] : cases) {
-    const Outcome outcome = run(words, 10s);
-    EXPECT_EQ(outcome.status, 2) << words.back();
-    EXPECT_EQ(outcome.output, "");
-    EXPECT_NE(outcome.errors.find(said), std::string::npos) << outcome.errors;
-    EXPECT_EQ(std::count(outcome.errors.begin(), outcome.errors.end(), '\n'), 1) << outcome.errors;
-  }
+  for (const auto& [line, said] : kCases) expect_refused(line, said);
+  expect_refused("tune --json " + path("one") + " --csv " + path("./one"), "are one file");
+  expect_refused("compare --csv " + path("one") + " --report " + path("one"), "are one file");
 }
 
 TEST_F(Tool, DoesNotWriteOverWhatItReads) {
@@ -193,22 +199,29 @@ TEST_F(Tool, HoldsNoRuleAgainstARunThatIsNotToBeTrusted) {
 }
 
 TEST_F(Tool, PrintsItsHelpAndItsVersion) {
-  EXPECT_EQ(run({}).status, 2);
-  EXPECT_NE(run({}).errors.find("tune"), std::string::npos);
-  const Outcome help = run({"tune", "--help"});
+  const Outcome nothing = run("");
+  EXPECT_EQ(nothing.status, 2);
+  EXPECT_NE(nothing.errors.find("tune"), std::string::npos);
+  const Outcome help = run("tune --help");
   EXPECT_EQ(help.status, 0);
   EXPECT_NE(help.output.find("Examples:"), std::string::npos);
-  EXPECT_NE(run({"--version"}).output.find('.'), std::string::npos);
+  EXPECT_NE(run("compare --help").output.find("reactor,accept-one,reactors,blocking,threads,pool"),
+            std::string::npos)
+      << "all of them, unless some are named";
+  EXPECT_NE(run("--version").output.find('.'), std::string::npos);
 }
 
 TEST_F(Tool, TunesAndWritesWhatItFoundAsJson) {
   const std::string file = path("out.json");
-  const Outcome outcome = run({"tune", "--rate", "2000", "--clients", "600", "--stall", "100ms", "--backlog",
-                               "16,1k", "--repeat", "3", "--seed", "7", "--json", file});
-  ASSERT_TRUE(outcome.status == 0 || outcome.status == 3)
-      << outcome.errors;  // 3: this machine is too busy to be sure
+  const Outcome outcome =
+      run("tune --rate 2000 --clients 400 --stall 100ms --patience 200ms --backlog 16,1k --repeat 3 --seed 7 "
+          "--json " +
+          file);
+  ASSERT_TRUE(is_measured(outcome)) << outcome.errors;
   EXPECT_EQ(outcome.errors, "") << "no progress where there is no terminal";
-  EXPECT_NE(outcome.output.find("recommended backlog: "), std::string::npos) << outcome.output;
+  EXPECT_NE(outcome.output.find(outcome.status == 0 ? "recommended backlog: " : "recommend"),
+            std::string::npos)
+      << outcome.output;
   EXPECT_EQ(outcome.output.find('\x1b'), std::string::npos);
 
   const Json json = Json::parse(std::ifstream(file));
@@ -221,10 +234,10 @@ TEST_F(Tool, TunesAndWritesWhatItFoundAsJson) {
   std::set<std::string> backlogs;
   for (const Json& trial : json.at("trials")) {
     backlogs.insert(trial.at("backlog").dump());
-    EXPECT_EQ(trial.at("clients"), 600);
+    EXPECT_EQ(trial.at("clients"), 400);
     std::uint64_t fates = 0;
     for (const Json& count : trial.at("fates")) fates += count.get<std::uint64_t>();
-    EXPECT_EQ(fates, 600U);
+    EXPECT_EQ(fates, 400U);
     EXPECT_TRUE(trial.at("balanced").get<bool>()) << trial.at("problems");
     EXPECT_TRUE(trial.at("void").is_boolean());
     EXPECT_GT(trial.at("connections_per_second").get<double>(), 0);
@@ -237,37 +250,45 @@ TEST_F(Tool, TunesAndWritesWhatItFoundAsJson) {
 }
 
 TEST_F(Tool, PrintsOnlyTheNumberWhenQuiet) {
-  const Outcome outcome = run({"tune", "--rate", "1000", "--clients", "100", "--stall", "20ms", "--backlog",
-                               "512", "--repeat", "3", "--quiet"});
-  ASSERT_TRUE(outcome.status == 0 || outcome.status == 3) << outcome.errors;
-  ASSERT_FALSE(outcome.output.empty());
-  EXPECT_EQ(outcome.output.find_first_not_of("0123456789"), outcome.output.size() - 1) << outcome.output;
+  const Outcome outcome = run("tune --rate 1000 --clients 100 --stall 20ms --backlog 512 --repeat 3 --quiet");
+  ASSERT_TRUE(is_measured(outcome)) << outcome.errors;
+  const bool has_number = outcome.output.find_first_of("0123456789") == 0;
+  EXPECT_TRUE(has_number || outcome.status == 3) << outcome.output;
+  EXPECT_EQ(outcome.output.find_first_not_of("0123456789"),
+            has_number ? outcome.output.size() - 1 : std::string::npos)
+      << outcome.output;
   EXPECT_EQ(outcome.errors, "");
 }
 
 TEST_F(Tool, WritesNothingButJsonToTheStandardOutputWhenAskedTo) {
-  const Outcome outcome = run({"compare", "--rate", "1000", "--clients", "100", "--stall", "0s", "--backlog",
-                               "512", "--repeat", "1", "--json", "-"});
+  const Outcome outcome =
+      run("compare --rate 1000 --clients 100 --stall 0s --backlog 512 --repeat 1 --servers reactor,pool "
+          "--json -");
   const Json json = Json::parse(outcome.output);
   EXPECT_EQ(json.at("schema"), "anteroom.compare/2");
   std::set<std::string> servers;
   for (const Json& trial : json.at("trials")) servers.insert(trial.at("server").get<std::string>());
-  EXPECT_EQ(servers,
-            (std::set<std::string>{"reactor", "accept-one", "reactors", "blocking", "threads", "pool"}));
-  EXPECT_GE(json.at("comparisons").size(), 5U);
+  EXPECT_EQ(servers, (std::set<std::string>{"reactor", "pool"}));
+  EXPECT_GE(json.at("comparisons").size(), 1U);
 }
 
 TEST_F(Tool, EndsWithWhatItHasWhenInterrupted) {
   const std::string file = path("partial.json");
   Program program({kAnteroom, "tune", "--rate", "1000", "--clients", "100", "--stall", "0s", "--patience",
                    "200ms", "--repeat", "1000", "--json", file});
-  std::string heading = program.read_line();
-  EXPECT_NE(heading.find("anteroom tune"), std::string::npos);
-  std::this_thread::sleep_for(1500ms);  // let it get somewhere; however far, it has to end well
+  EXPECT_NE(program.read_line().find("anteroom tune"), std::string::npos);
+  // Each trial has a host of its own: with the third of them two are over.
+  std::set<pid_t> hosts;
+  const auto give_up = std::chrono::steady_clock::now() + 20s;
+  while (hosts.size() < 3 && std::chrono::steady_clock::now() < give_up) {
+    for (const pid_t host : test::children_of(program.pid())) hosts.insert(host);
+    std::this_thread::sleep_for(1ms);
+  }
   program.signal(SIGINT);
   EXPECT_EQ(program.wait(10s), 130) << program.errors;
   const Json json = Json::parse(std::ifstream(file));
   EXPECT_EQ(json.at("interrupted"), true);
+  EXPECT_GE(json.at("trials").size(), 2U);
   EXPECT_LT(json.at("trials").size(), 1000U);
 }
 
@@ -289,10 +310,10 @@ TEST_F(Tool, LeavesNoProcessBehindHoweverItEnds) {
   }
 }
 
-/// A run that is over soon.
-std::vector<std::string> short_run(std::vector<std::string> more) {
-  std::vector<std::string> words{"tune", "--rate",    "2000",   "--clients", "300", "--stall",
-                                 "50ms", "--backlog", "16,512", "--repeat",  "2",   "-q"};
+/// A run that is over soon, in which backlog 16 turns most away and 512 nobody.
+std::vector<std::string> short_run(const std::vector<std::string>& more) {
+  std::vector<std::string> words = test::words_of(
+      "tune --rate 2000 --clients 200 --stall 50ms --patience 100ms --backlog 16,512 --repeat 2 -q");
   words.insert(words.end(), more.begin(), more.end());
   return words;
 }
@@ -302,7 +323,7 @@ TEST_F(Tool, WritesATableAndAPageAndReadsItsOwnRunsAgain) {
   const std::string csv = path("run.csv");
   const std::string page = path("run.html");
   const Outcome outcome = run(short_run({"--json", json, "--csv", csv, "--report", page, "--seed", "5"}));
-  ASSERT_TRUE(outcome.status == 0 || outcome.status == 3) << outcome.errors;
+  ASSERT_TRUE(is_measured(outcome)) << outcome.errors;
   std::string heading;
   std::getline(std::ifstream(csv), heading);
   EXPECT_NE(heading.find("lost_first_syn"), std::string::npos);
@@ -320,8 +341,10 @@ TEST_F(Tool, WritesATableAndAPageAndReadsItsOwnRunsAgain) {
   EXPECT_EQ(run({"report", json, "--csv", "-"}).output, text(csv));
 
   EXPECT_EQ(run({"report", json, "--fail-if", "lost@16>0"}).status, 4);
-  EXPECT_EQ(run({"report", json, "--fail-if", "lost@512>99%"}).status, 0) << "it has room for all of them";
   EXPECT_NE(run({"report", json, "--fail-if", "p99@16>1us"}).errors.find("p99"), std::string::npos);
+  // No load can break this one; but on a busy machine there may be no recommendation that one could trust.
+  const int kept = run({"report", json, "--fail-if", "void>1000"}).status;
+  EXPECT_TRUE(kept == 0 || (kept == 3 && outcome.status == 3)) << kept;
 
   const Outcome same = run({"diff", json, json});
   EXPECT_EQ(same.status, 0);
@@ -347,15 +370,14 @@ TEST_F(Tool, EndsWithFourIfTheRunBreaksARule) {
     EXPECT_NE(broken.errors.find("at backlog 16"), std::string::npos) << broken.errors;
   }
   const Outcome kept = run(short_run({"--fail-if", "lost@512>0"}));
-  EXPECT_TRUE(kept.status == 0 || kept.status == 3) << kept.errors;
+  EXPECT_TRUE(is_measured(kept)) << kept.errors;
 }
 
 TEST_F(Tool, TakesItsLoadFromAProfile) {
   const std::string file = path("profile.json");
   std::ofstream(file) << R"({"schema": "anteroom.profile/1", "for_s": 10, "rate": 1500, "dispersion": 2,
     "stalls": [{"at_s": 1, "length_s": 0.02}, {"at_s": 5, "length_s": 0.05}]})";
-  const Outcome outcome =
-      run({"tune", "--profile", file, "--backlog", "1024", "--repeat", "1", "--json", "-"});
+  const Outcome outcome = run("tune --backlog 1024 --repeat 1 --clients 300 --json - --profile " + file);
   const Json load = Json::parse(outcome.output).at("load");
   EXPECT_EQ(load.at("arrival"), "poisson");
   EXPECT_EQ(load.at("rate"), 1500);
@@ -405,7 +427,7 @@ TEST_F(Tool, RunsWithoutNamespacesAndSaysWhatThatCosts) {
   const std::string file = path("shared.json");
   const Outcome outcome = run_in_a_container(short_run({"--json", file}));
   if (outcome.status == 77) GTEST_SKIP() << "no user namespace to do without others in";
-  EXPECT_TRUE(outcome.status == 0 || outcome.status == 3) << outcome.errors;
+  EXPECT_TRUE(is_measured(outcome)) << outcome.errors;
   const Json json = Json::parse(std::ifstream(file));
   EXPECT_EQ(json.at("network").at("kind"), "shared");
   EXPECT_NE(json.at("notes").dump().find("machine's own loopback"), std::string::npos) << json.at("notes");

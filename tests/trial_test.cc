@@ -21,16 +21,20 @@
 #include <string>
 #include <thread>
 
+#include "support/sanitized.h"
+
 namespace anteroom::bench {
 namespace {
 
 using namespace std::chrono_literals;
+using test::kIsSanitized;
 
 std::atomic<bool> not_interrupted{false};
 
-/// A trial that counts: on a busy machine the generator may be late, and says so; then there is another.
+/// A trial that counts: on a busy machine the generator may be late, and says so; then there is another. With
+/// a sanitizer it may be too slow for good: then the test is left out.
 std::optional<TrialResult> run_until_valid(const Scenario& scenario) {
-  constexpr int kTries = 10;
+  constexpr int kTries = kIsSanitized ? 3 : 10;
   for (int attempt = 0; attempt < kTries; ++attempt) {
     TrialResult result = run_trial(scenario, not_interrupted);
     EXPECT_TRUE(result.complete) << result.problems.front();
@@ -39,7 +43,8 @@ std::optional<TrialResult> run_until_valid(const Scenario& scenario) {
     std::printf("void: %s\n", result.problems.front().c_str());
     if (!result.complete) break;
   }
-  ADD_FAILURE() << "no trial in " << kTries << " was valid";
+  if (!kIsSanitized) ADD_FAILURE() << "no trial in " << kTries << " was valid";
+  [] { GTEST_SKIP() << "the generator is too slow"; }();
   return std::nullopt;
 }
 
@@ -233,15 +238,17 @@ TEST(Experiment, GoesOnUntilItKnowsEnough) {
 }
 
 TEST(Trial, AgreesWithTheModelOfTheStall) {
-  // 2,000 a second at random, and a server that looks away for 0.3 s of each.
+  // 4,000 a second at random, and a server that looks away for 0.15 s of each half second. Whose SYN was lost
+  // calls again after a second, that is at the same point of a later stall.
   for (const auto& [backlog, model] : {std::pair(64, 0.268), {256, 0.172}, {511, 0.044}, {700, 0.0}}) {
+    if (kIsSanitized && backlog != 64) continue;
     const Scenario scenario{.backlog = backlog,
                             .clients = 8000,
                             .arrival = Arrival::kPoisson,
-                            .rate = 2000,
-                            .stall = 300ms,
-                            .stall_every = 1s,
-                            .patience = 1300ms,
+                            .rate = 4000,
+                            .stall = 150ms,
+                            .stall_every = 500ms,
+                            .patience = 300ms,
                             .seed = 20};
     EXPECT_NEAR(forecast(scenario, 40'000)->loss, model, 0.001);
     const auto result = run_until_valid(scenario);
@@ -308,9 +315,15 @@ TEST(Trial, KnowsHowOftenAClientHasCalledForWhomTheKernelGaveUp) {
                                        .patience = 4500ms});
   if (!result) return;
   if (result->road != RoadKind::kPair) GTEST_SKIP() << result->why_not_better;
-  EXPECT_EQ(result->fates[Fate::kTimedOut], 49U);
-  EXPECT_GE(result->entries.syn_retransmits, 49);
-  EXPECT_EQ(result->entries.listen_drops, 49 + result->entries.syn_retransmits);
+  const std::uint64_t timed_out = result->fates[Fate::kTimedOut];
+  EXPECT_GE(timed_out, 40U);
+  EXPECT_GE(result->entries.syn_retransmits, static_cast<std::int64_t>(timed_out));
+  // Where the kernel is busy, a second SYN may come before the ACK that takes the only place: then its client
+  // is a ghost.
+  EXPECT_EQ(timed_out + result->fates.ghosts(), 49U);
+  EXPECT_TRUE(result->fates.ghosts() > 0 ||
+              result->entries.listen_drops == 49 + result->entries.syn_retransmits)
+      << result->entries.listen_drops << " drops, " << result->entries.syn_retransmits << " retransmits";
 }
 
 TEST(Trial, CountsWhatTheRoadLost) {
@@ -320,7 +333,7 @@ TEST(Trial, CountsWhatTheRoadLost) {
                                         .rate = 2000,
                                         .rtt = 2ms,
                                         .loss = 0.05,
-                                        .patience = 3s,
+                                        .patience = 1200ms,
                                         .seed = 6},
                                        not_interrupted);
   if (!result.complete || result.road != RoadKind::kPair) GTEST_SKIP() << result.problems.front();
@@ -352,7 +365,7 @@ TEST(Trial, MakesWhatAGuestCostsTakeItsTime) {
                                            .backlog = 511,
                                            .clients = 20,
                                            .arrival = Arrival::kSteady,
-                                           .rate = 50,
+                                           .rate = 100,
                                            .handler = {.kind = kind, .time = 5ms}});
       if (!result) continue;
       EXPECT_GE(result->first_byte.percentile(0.01), 5ms);
@@ -373,7 +386,8 @@ TEST(Trial, OfAClosedLoopGivesTheInvertedAnswerAndLittlesLawTells) {
                             .clients = loop == Loop::kClosed ? 60'000 : 10'000,
                             .arrival = Arrival::kSteady,
                             .rate = 10'000,
-                            .stall = 50ms});
+                            .stall = 50ms,
+                            .patience = 500ms});
   };
   const auto closed_small = run(Loop::kClosed, 8);
   const auto closed_large = run(Loop::kClosed, 1024);
@@ -398,13 +412,15 @@ TEST(Trial, OfAClosedLoopGivesTheInvertedAnswerAndLittlesLawTells) {
 }
 
 TEST(Experiment, FindsNothingBetweenAServerAndItself) {
-  // Twenty times two sets of five runs of the same. The least p that five and five can have below 5 % is 3.2
-  // %, so one of them may well be called different; five or more would be, of a sound harness, once in 3,000
-  // times.
+  // Two sets of five runs of the same, again and again. The least p that five and five can have below 5 % is
+  // 3.2 %, so one comparison may well find a difference; of a sound harness, five of twenty would once in
+  // 3,000 times, and three of four once in 7,000.
+  constexpr int kComparisons = kIsSanitized ? 4 : 20;
+  constexpr int kFoundMax = kIsSanitized ? 2 : 4;
   int found = 0;
-  for (std::uint64_t seed = 1; seed <= 20; ++seed) {
+  for (std::uint64_t seed = 1; seed <= kComparisons; ++seed) {
     const auto results = run_experiment(
-        {{.backlog = 511, .clients = 60, .arrival = Arrival::kPoisson, .rate = 2000, .patience = 300ms}},
+        {{.backlog = 511, .clients = 60, .arrival = Arrival::kPoisson, .rate = 4000, .patience = 300ms}},
         {.repeat = 10, .seed = seed}, not_interrupted);
     std::vector<double> sides[2];
     for (const TrialResult& result : results) {
@@ -414,8 +430,8 @@ TEST(Experiment, FindsNothingBetweenAServerAndItself) {
     }
     if (compare_runs(sides[0], sides[1], seed).p <= 0.05) ++found;
   }
-  std::printf("%d of 20 comparisons of a server with itself found a difference\n", found);
-  EXPECT_LT(found, 5);
+  std::printf("%d of %d comparisons of a server with itself found a difference\n", found, kComparisons);
+  EXPECT_LE(found, kFoundMax);
 }
 
 TEST(PairedCpu, FindsNothingBetweenAServerAndItselfAndTheThreadsOfAnother) {

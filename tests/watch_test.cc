@@ -24,6 +24,7 @@
 #include "support/own_network.h"
 #include "support/peer.h"
 #include "support/program.h"
+#include "support/sanitized.h"
 #include "watch_drops.h"
 #include "watch_pace.h"
 #include "watch_rules.h"
@@ -33,24 +34,13 @@ namespace {
 
 using namespace std::chrono_literals;
 using bench::Counter;
+using test::kIsSanitized;
 using test::Peer;
 using test::Program;
 using Document = nlohmann::json;
 
 const std::string kAnteroom = PROGRAMS "/anteroom";
 constexpr auto kRunPatience = 60s;
-
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-constexpr bool kIsSanitized = true;
-#elif defined(__has_feature)
-#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
-constexpr bool kIsSanitized = true;
-#else
-constexpr bool kIsSanitized = false;
-#endif
-#else
-constexpr bool kIsSanitized = false;
-#endif
 
 struct Outcome {
   int status;
@@ -401,19 +391,29 @@ class OnTerminal {
 
   /// Reads until it has shown this after `from`.
   bool await(const std::string& text, std::size_t from = 0) {
-    std::array<char, 65536> bytes{};
     const auto limit = Program::Clock::now() + kRunPatience;
     while (shown_.find(text, from) == std::string::npos) {
       if (Program::Clock::now() > limit) return false;  // it draws for ever
-      if (!test::await_events(terminal_.get(), POLLIN)) return false;
-      const ssize_t count = ::read(terminal_.get(), bytes.data(), bytes.size());
-      if (count <= 0) return false;
-      shown_.append(bytes.data(), static_cast<std::size_t>(count));
+      if (!test::await_events(terminal_.get(), POLLIN) || !read_some()) return false;
     }
     return true;
   }
+  /// Whether it has, as far as there is something to read now.
+  bool has_shown(const std::string& text, std::size_t from) {
+    pollfd entry{.fd = terminal_.get(), .events = POLLIN, .revents = 0};
+    while (::poll(&entry, 1, 0) > 0 && read_some()) {
+    }
+    return shown_.find(text, from) != std::string::npos;
+  }
 
  private:
+  bool read_some() {
+    std::array<char, 65536> bytes{};
+    const ssize_t count = ::read(terminal_.get(), bytes.data(), bytes.size());
+    if (count > 0) shown_.append(bytes.data(), static_cast<std::size_t>(count));
+    return count > 0;
+  }
+
   Fd terminal_;
   Fd line_;
   std::optional<Program> program_;
@@ -447,13 +447,29 @@ TEST_F(Watch, LeavesTheTerminalAsItWasThoughASignalEndsIt) {
   }
 }
 
+/// Waits until SIGTSTP has had its way: whether it did, as seen in proc(5). A process group that is orphaned
+/// is not stopped.
+bool await_stop(OnTerminal& terminal, std::size_t from) {
+  const std::string path = "/proc/" + std::to_string(terminal.program().pid()) + "/stat";
+  const auto limit = Program::Clock::now() + kRunPatience;
+  while (Program::Clock::now() < limit) {
+    std::string stat;
+    std::getline(std::ifstream(path), stat);
+    if (stat.find(") T ") != std::string::npos) return true;
+    if (terminal.has_shown(kEntered, from)) return true;
+    std::this_thread::sleep_for(1ms);
+  }
+  return false;
+}
+
 TEST_F(Watch, LeavesTheTerminalWhileItIsStopped) {
   OnTerminal terminal({"--for", "1m"});
   ASSERT_TRUE(terminal.await("how full: the last"));
-  // An orphaned process group is not stopped by SIGTSTP; then it goes on at once. SIGCONT does no harm.
   terminal.program().signal(SIGTSTP);
   ASSERT_TRUE(terminal.await(kLeft));
   const std::size_t left = terminal.shown().find(kLeft);
+  // A SIGCONT that comes before it has stopped would be lost, and it would stop for ever.
+  ASSERT_TRUE(await_stop(terminal, left));
   terminal.program().signal(SIGCONT);
   EXPECT_TRUE(terminal.await(kEntered, left));
   terminal.program().signal(SIGINT);

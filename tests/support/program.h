@@ -14,13 +14,23 @@
 #include <filesystem>
 #include <fstream>
 #include <functional>
+#include <iterator>
 #include <sstream>
 #include <string>
+#include <string_view>
 #include <thread>
 #include <utility>
 #include <vector>
 
 namespace anteroom::test {
+
+/// The words of a command line. An empty one is written as two quotation marks: tune --rate ''
+inline std::vector<std::string> words_of(const std::string& line) {
+  std::vector<std::string> words;
+  std::istringstream stream(line);
+  for (std::string word; stream >> word;) words.push_back(word == "''" ? "" : word);
+  return words;
+}
 
 /// One of our programs, run as users run it. Ended by the destructor if it has not ended by then.
 class Program {
@@ -135,6 +145,13 @@ class Program {
   int status_ = -1;
   rusage usage_{};
 };
+
+/// The children of that process' first thread, oldest first.
+inline std::vector<pid_t> children_of(pid_t parent) {
+  const std::string pid = std::to_string(parent);
+  std::ifstream file("/proc/" + pid + "/task/" + pid + "/children");
+  return {std::istream_iterator<pid_t>(file), {}};
+}
 
 /// Other processes that have that word in their command line: forked ones keep it.
 inline int processes_with(const std::string& word) {

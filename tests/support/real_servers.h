@@ -19,7 +19,6 @@
 #include <filesystem>
 #include <fstream>
 #include <functional>
-#include <iterator>
 #include <optional>
 #include <span>
 #include <sstream>
@@ -130,10 +129,7 @@ class RealServer {
   }
 
   /// Its children, oldest first.
-  std::vector<pid_t> workers() const {
-    std::ifstream file("/proc/" + pid_text() + "/task/" + pid_text() + "/children");
-    return {std::istream_iterator<pid_t>(file), {}};
-  }
+  std::vector<pid_t> workers() const { return children_of(pid()); }
   /// Those who accept: its workers, or itself if it has none.
   std::vector<pid_t> acceptors() const {
     std::vector<pid_t> pids = workers();

@@ -21,16 +21,18 @@
 #include <cstdlib>
 #include <cstring>
 #include <new>
+#include <utility>
 
 namespace anteroom::faults {
 namespace {
 
 constexpr std::array<const char*, kCalls> kNames = {
-    "accept4",      "bind",       "close",      "connect",  "epoll_create1", "epoll_ctl",
-    "epoll_pwait2", "epoll_wait", "eventfd",    "fcntl",    "getpeername",   "getsockname",
-    "getsockopt",   "listen",     "lstat",      "open",     "ppoll",         "read",
-    "recv",         "send",       "setsockopt", "shutdown", "signalfd",      "socket",
-    "unlink",       "write",      "SO_ERROR",   "new",      "new_nothrow",
+    "accept4",    "bind",        "close",    "connect",  "epoll_create1", "epoll_ctl", "epoll_pwait2",
+    "epoll_wait", "eventfd",     "fchmod",   "fcntl",    "getpeername",   "getrandom", "getsockname",
+    "getsockopt", "listen",      "lstat",    "open",     "ppoll",         "read",      "recv",
+    "recvmmsg",   "recvmsg",     "send",     "sendfile", "sendmmsg",      "sendmsg",   "sendto",
+    "setsockopt", "shutdown",    "signalfd", "socket",   "unlink",        "write",     "SO_ERROR",
+    "new",        "new_nothrow",
 };
 
 constexpr std::size_t kDescriptorsMax = 1024;
@@ -50,6 +52,7 @@ struct Seam {
   std::array<bool, kDescriptorsMax> owned{};
   std::array<Registration, kDescriptorsMax> registrations{};
   bool blocking_allowed = false;
+  bool visiting = false;
   void (*visitor)() = nullptr;
   // Written before each run, so that a signal handler may print it.
   std::array<char, 256> story{};
@@ -98,7 +101,7 @@ int made(Call call, int fd, bool close_on_exec, bool non_blocking) noexcept {
   if (fd < 0) return checked(call, fd);
   if (seam.depth == 0) return fd;
   if (!close_on_exec) die_of(call, "makes a descriptor without CLOEXEC");
-  if (!non_blocking) die_of(call, "makes a descriptor without NONBLOCK");
+  if (!non_blocking && !seam.blocking_allowed) die_of(call, "makes a descriptor without NONBLOCK");
   if (!is_known(fd)) die_of(call, "so many descriptors are open that some must have been lost");
   seam.owned[static_cast<std::size_t>(fd)] = true;
   seam.registrations[static_cast<std::size_t>(fd)] = {};
@@ -106,15 +109,61 @@ int made(Call call, int fd, bool close_on_exec, bool non_blocking) noexcept {
 }
 
 /// An injected EAGAIN or short read must be lawful: the kernel says "not now" only if it will tell when. MOD
-/// with the mask as it is makes it look again, and tell again what is ready.
+/// with the mask as it is makes it look again, and tell again what is ready; what is EXCLUSIVE knows no MOD.
 void tell_again(int fd) noexcept {
   const int error = errno;
   if (is_known(fd)) {
     Registration& registration = seam.registrations[static_cast<std::size_t>(fd)];
-    if (registration.epoll >= 0)
-      ::syscall(SYS_epoll_ctl, registration.epoll, EPOLL_CTL_MOD, fd, &registration.event);
+    const auto control = [&](int operation) {
+      ::syscall(SYS_epoll_ctl, registration.epoll, operation, fd, &registration.event);
+    };
+    if (registration.epoll >= 0 && (registration.event.events & EPOLLEXCLUSIVE) == 0) {
+      control(EPOLL_CTL_MOD);
+    } else if (registration.epoll >= 0) {
+      control(EPOLL_CTL_DEL);
+      control(EPOLL_CTL_ADD);
+    }
   }
   errno = error;
+}
+
+/// Lets the others do their part before the libraries wait for it.
+void visit() noexcept {
+  if (seam.depth == 0 || seam.visitor == nullptr || seam.visiting) return;
+  seam.visiting = true;
+  seam.visitor();
+  seam.visiting = false;
+}
+
+bool blocks(int fd) noexcept { return (::syscall(SYS_fcntl, fd, F_GETFL) & O_NONBLOCK) == 0; }
+
+bool is_for_datagrams(int fd) noexcept {
+  int type = 0;
+  socklen_t size = sizeof(type);
+  (void)::syscall(SYS_getsockopt, fd, SOL_SOCKET, SO_TYPE, &type, &size);
+  return type == SOCK_DGRAM;
+}
+
+void visit_if_blocking(int fd) noexcept {
+  if (seam.depth > 0 && seam.visitor != nullptr && blocks(fd)) visit();
+}
+
+/// Descriptors that came with a message.
+void take_in_passed(const msghdr& message, int flags) noexcept {
+  if (seam.depth == 0) return;
+  auto* const whole = const_cast<msghdr*>(&message);  // CMSG_NXTHDR's taste
+  for (cmsghdr* header = CMSG_FIRSTHDR(whole); header != nullptr; header = CMSG_NXTHDR(whole, header)) {
+    if (header->cmsg_level != SOL_SOCKET || header->cmsg_type != SCM_RIGHTS) continue;
+    for (std::size_t at = CMSG_LEN(0); at < header->cmsg_len; at += sizeof(int)) {
+      int fd = -1;
+      std::memcpy(&fd, reinterpret_cast<const char*>(header) + at, sizeof(int));
+      (void)made(Call::kRecvmsg, fd, (flags & MSG_CMSG_CLOEXEC) != 0, !blocks(fd));
+    }
+  }
+}
+
+void must_have_no_signal(Call call, int flags) noexcept {
+  if (seam.depth > 0 && (flags & MSG_NOSIGNAL) == 0) die_of(call, "called without MSG_NOSIGNAL");
 }
 
 int fail_lawfully(int fd, int error) noexcept {
@@ -159,8 +208,7 @@ void begin(const Fault* fault, const char* scenario) {
       fmt::format("{}: {}", scenario, fault != nullptr ? fault->to_string() : "no fault");
   seam.story.fill('\0');
   story.copy(seam.story.data(), seam.story.size() - 1);
-  ::signal(SIGABRT, tell_story);
-  ::signal(SIGALRM, tell_story);
+  for (const int signal : {SIGABRT, SIGALRM, SIGSEGV}) ::signal(signal, tell_story);
   ::alarm(30);
 }
 
@@ -171,9 +219,14 @@ int injected() noexcept { return seam.injected; }
 int impatient_waits() noexcept { return seam.impatient_waits; }
 void allow_blocking(bool allowed) noexcept { seam.blocking_allowed = allowed; }
 void set_visitor(void (*visitor)()) noexcept { seam.visitor = visitor; }
+void give(int fd) noexcept {
+  if (is_known(fd)) seam.owned[static_cast<std::size_t>(fd)] = true;
+}
 
 Tortured::Tortured() noexcept { ++seam.depth; }
 Tortured::~Tortured() { --seam.depth; }
+Spared::Spared() noexcept : depth_(std::exchange(seam.depth, 0)) {}
+Spared::~Spared() { seam.depth = depth_; }
 
 void die(const char* why) noexcept {
   (void)::syscall(SYS_write, 2, "\ntorture: ", 10);
@@ -198,8 +251,10 @@ int __real_epoll_ctl(int, int, int, epoll_event*);
 int __real_epoll_pwait2(int, epoll_event*, int, const timespec*, const sigset_t*);
 int __real_epoll_wait(int, epoll_event*, int, int);
 int __real_eventfd(unsigned, int);
+int __real_fchmod(int, mode_t);
 int __real_fcntl(int, int, ...);
 int __real_getpeername(int, sockaddr*, socklen_t*);
+ssize_t __real_getrandom(void*, std::size_t, unsigned);
 int __real_getsockname(int, sockaddr*, socklen_t*);
 int __real_getsockopt(int, int, int, void*, socklen_t*);
 int __real_listen(int, int);
@@ -208,7 +263,13 @@ int __real_open(const char*, int, ...);
 int __real_ppoll(pollfd*, nfds_t, const timespec*, const sigset_t*);
 ssize_t __real_read(int, void*, std::size_t);
 ssize_t __real_recv(int, void*, std::size_t, int);
+int __real_recvmmsg(int, mmsghdr*, unsigned, int, timespec*);
+ssize_t __real_recvmsg(int, msghdr*, int);
 ssize_t __real_send(int, const void*, std::size_t, int);
+ssize_t __real_sendfile(int, int, off_t*, std::size_t);
+int __real_sendmmsg(int, mmsghdr*, unsigned, int);
+ssize_t __real_sendmsg(int, const msghdr*, int);
+ssize_t __real_sendto(int, const void*, std::size_t, int, const sockaddr*, socklen_t);
 int __real_setsockopt(int, int, int, const void*, socklen_t);
 int __real_shutdown(int, int);
 int __real_signalfd(int, const sigset_t*, int);
@@ -229,10 +290,10 @@ int __wrap_socket(int family, int type, int protocol) {
 }
 
 int __wrap_accept4(int fd, sockaddr* address, socklen_t* size, int flags) {
-  if (seam.depth > 0 && seam.visitor != nullptr) seam.visitor();
+  visit();
   if (const Fault* fault = strike(Call::kAccept4)) return fail_lawfully(fd, fault->error);
   return made(Call::kAccept4, __real_accept4(fd, address, size, flags), (flags & SOCK_CLOEXEC) != 0,
-              (flags & SOCK_NONBLOCK) != 0 || seam.blocking_allowed);
+              (flags & SOCK_NONBLOCK) != 0);
 }
 
 int __wrap_epoll_create1(int flags) {
@@ -287,12 +348,17 @@ int __wrap_listen(int fd, int backlog) {
   return checked(Call::kListen, __real_listen(fd, backlog));
 }
 
-/// With EINTR, as with EINPROGRESS, the attempt goes on in the kernel.
+/// With EINTR, as with EINPROGRESS, the attempt goes on in the kernel; not that of a blocking Unix socket,
+/// which EINTR ends. With datagrams there is nothing that takes time.
 int __wrap_connect(int fd, const sockaddr* address, socklen_t size) {
   const Fault* const fault = strike(Call::kConnect);
-  if (fault != nullptr && fault->error != EINTR && fault->error != EINPROGRESS) return fail(fault->error);
+  const bool is_blocking_unix = address->sa_family == AF_UNIX && blocks(fd);
+  const bool takes_time = !is_blocking_unix && !is_for_datagrams(fd);
+  const bool is_over = fault == nullptr || (fault->error != EINTR && fault->error != EINPROGRESS) ||
+                       (fault->error == EINTR && is_blocking_unix);
+  if (fault != nullptr && is_over) return fail(fault->error);
   const int result = checked(Call::kConnect, __real_connect(fd, address, size));
-  const bool goes_on = result == 0 || errno == EINPROGRESS;
+  const bool goes_on = takes_time && (result == 0 || errno == EINPROGRESS);
   return fault != nullptr && goes_on ? fail(fault->error) : result;
 }
 
@@ -330,6 +396,7 @@ int __wrap_shutdown(int fd, int how) {
 
 /// A short read is lawful if the rest comes later, and therefore brings an edge of its own.
 ssize_t __wrap_recv(int fd, void* bytes, std::size_t size, int flags) {
+  visit_if_blocking(fd);
   const Fault* const fault = strike(Call::kRecv);
   if (fault == nullptr) return checked(Call::kRecv, __real_recv(fd, bytes, size, flags));
   if (fault->error != 0) return fail_lawfully(fd, fault->error);
@@ -339,13 +406,71 @@ ssize_t __wrap_recv(int fd, void* bytes, std::size_t size, int flags) {
   return count;
 }
 
+/// Of fewer messages than there are: an error that came between them, which has an edge of its own.
+int __wrap_recvmmsg(int fd, mmsghdr* messages, unsigned count, int flags, timespec* timeout) {
+  const Fault* const fault = strike(Call::kRecvmmsg);
+  if (fault == nullptr) return checked(Call::kRecvmmsg, __real_recvmmsg(fd, messages, count, flags, timeout));
+  if (fault->error != 0) return fail_lawfully(fd, fault->error);
+  const unsigned count_max = std::min(count, static_cast<unsigned>(fault->bytes_max));
+  const int received = checked(Call::kRecvmmsg, __real_recvmmsg(fd, messages, count_max, flags, timeout));
+  if (received > 0) tell_again(fd);
+  return received;
+}
+
+ssize_t __wrap_recvmsg(int fd, msghdr* message, int flags) {
+  visit_if_blocking(fd);
+  if (const Fault* fault = strike(Call::kRecvmsg)) return fail_lawfully(fd, fault->error);
+  const ssize_t count = checked(Call::kRecvmsg, __real_recvmsg(fd, message, flags));
+  if (count >= 0) take_in_passed(*message, flags);
+  return count;
+}
+
 ssize_t __wrap_send(int fd, const void* bytes, std::size_t size, int flags) {
-  if (seam.depth > 0 && (flags & MSG_NOSIGNAL) == 0) die_of(Call::kSend, "called without MSG_NOSIGNAL");
+  must_have_no_signal(Call::kSend, flags);
   const Fault* const fault = strike(Call::kSend);
   if (fault == nullptr) return checked(Call::kSend, __real_send(fd, bytes, size, flags));
   if (fault->error != 0) return fail_lawfully(fd, fault->error);
   const std::size_t size_max = std::min(size, static_cast<std::size_t>(fault->bytes_max));
   return checked(Call::kSend, __real_send(fd, bytes, size_max, flags));
+}
+
+ssize_t __wrap_sendfile(int socket, int file, off_t* offset, std::size_t size) {
+  const Fault* const fault = strike(Call::kSendfile);
+  if (fault == nullptr) return checked(Call::kSendfile, __real_sendfile(socket, file, offset, size));
+  if (fault->error != 0) return fail_lawfully(socket, fault->error);
+  const std::size_t size_max = std::min(size, static_cast<std::size_t>(fault->bytes_max));
+  return checked(Call::kSendfile, __real_sendfile(socket, file, offset, size_max));
+}
+
+int __wrap_sendmmsg(int fd, mmsghdr* messages, unsigned count, int flags) {
+  must_have_no_signal(Call::kSendmmsg, flags);
+  const Fault* const fault = strike(Call::kSendmmsg);
+  if (fault == nullptr) return checked(Call::kSendmmsg, __real_sendmmsg(fd, messages, count, flags));
+  if (fault->error != 0) return fail_lawfully(fd, fault->error);
+  const unsigned count_max = std::min(count, static_cast<unsigned>(fault->bytes_max));
+  return checked(Call::kSendmmsg, __real_sendmmsg(fd, messages, count_max, flags));
+}
+
+/// A record with descriptors goes as a whole, or not at all.
+ssize_t __wrap_sendmsg(int fd, const msghdr* message, int flags) {
+  must_have_no_signal(Call::kSendmsg, flags);
+  const Fault* const fault = strike(Call::kSendmsg);
+  if (fault != nullptr && fault->error != 0) return fail_lawfully(fd, fault->error);
+  if (fault == nullptr || message->msg_controllen > 0)
+    return checked(Call::kSendmsg, __real_sendmsg(fd, message, flags));
+  iovec piece = message->msg_iov[0];
+  piece.iov_len = std::min(piece.iov_len, static_cast<std::size_t>(fault->bytes_max));
+  msghdr shorter{};
+  shorter.msg_iov = &piece;
+  shorter.msg_iovlen = 1;
+  return checked(Call::kSendmsg, __real_sendmsg(fd, &shorter, flags));
+}
+
+ssize_t __wrap_sendto(int fd, const void* bytes, std::size_t size, int flags, const sockaddr* to,
+                      socklen_t to_size) {
+  must_have_no_signal(Call::kSendto, flags);
+  if (const Fault* fault = strike(Call::kSendto)) return fail(fault->error);
+  return checked(Call::kSendto, __real_sendto(fd, bytes, size, flags, to, to_size));
 }
 
 // ---- Descriptors of other kinds
@@ -361,6 +486,11 @@ ssize_t __wrap_write(int fd, const void* bytes, std::size_t size) {
   if (fault != nullptr && fault->error != EAGAIN) return fail(fault->error);
   const ssize_t count = checked(Call::kWrite, __real_write(fd, bytes, size));
   return fault != nullptr ? fail(fault->error) : count;
+}
+
+int __wrap_fchmod(int fd, mode_t mode) {
+  if (const Fault* fault = strike(Call::kFchmod)) return fail(fault->error);
+  return checked(Call::kFchmod, __real_fchmod(fd, mode));
 }
 
 int __wrap_fcntl(int fd, int command, ...) {
@@ -410,12 +540,12 @@ int __wrap_epoll_pwait2(int epoll, epoll_event* events, int count, const timespe
 }
 
 int __wrap_ppoll(pollfd* descriptors, nfds_t count, const timespec* timeout, const sigset_t* mask) {
-  if (seam.depth > 0 && seam.visitor != nullptr) seam.visitor();
+  visit();
   if (const Fault* fault = strike(Call::kPpoll)) return fail(fault->error);
   return checked(Call::kPpoll, __real_ppoll(descriptors, count, timeout, mask));
 }
 
-// ---- Memory: operator new, new[], and those that return null
+// ---- Memory, and randomness: operator new, new[], and those that return null
 
 void* __wrap__Znwm(std::size_t size) { return strike(Call::kNew) ? fail_new() : __real__Znwm(size); }
 void* __wrap__Znam(std::size_t size) { return strike(Call::kNew) ? fail_new() : __real__Znam(size); }
@@ -424,6 +554,11 @@ void* __wrap__ZnwmRKSt9nothrow_t(std::size_t size, const std::nothrow_t& tag) {
 }
 void* __wrap__ZnamRKSt9nothrow_t(std::size_t size, const std::nothrow_t& tag) {
   return strike(Call::kNewNothrow) ? nullptr : __real__ZnamRKSt9nothrow_t(size, tag);
+}
+
+ssize_t __wrap_getrandom(void* bytes, std::size_t size, unsigned flags) {
+  if (const Fault* fault = strike(Call::kGetrandom)) return fail(fault->error);
+  return __real_getrandom(bytes, size, flags);
 }
 
 }  // extern "C"

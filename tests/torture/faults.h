@@ -22,8 +22,10 @@ enum class Call : std::uint8_t {
   kEpollPwait2,
   kEpollWait,
   kEventfd,
+  kFchmod,
   kFcntl,
   kGetpeername,
+  kGetrandom,
   kGetsockname,
   kGetsockopt,
   kListen,
@@ -32,7 +34,13 @@ enum class Call : std::uint8_t {
   kPpoll,
   kRead,
   kRecv,
+  kRecvmmsg,
+  kRecvmsg,
   kSend,
+  kSendfile,
+  kSendmmsg,
+  kSendmsg,
+  kSendto,
   kSetsockopt,
   kShutdown,
   kSignalfd,
@@ -56,7 +64,7 @@ struct Fault {
   int nth = 1;
   int times = 1;
   int error = 0;      ///< errno
-  int bytes_max = 0;  ///< instead of an error: this call moves no more than so many bytes
+  int bytes_max = 0;  ///< instead of an error: this call moves no more than so many bytes, or messages
 
   std::string to_string() const;
 };
@@ -82,11 +90,27 @@ class Tortured {
   Tortured& operator=(const Tortured&) = delete;
 };
 
-/// Accepted sockets may block: the textbook's servers are under test.
+/// As long as one lives it is the user's own code that runs, in a handler: not counted, and not to fail.
+class Spared {
+ public:
+  Spared() noexcept;
+  ~Spared();
+  Spared(const Spared&) = delete;
+  Spared& operator=(const Spared&) = delete;
+
+ private:
+  int depth_;
+};
+
+/// Sockets may block: the textbook's servers are under test, or a successor.
 void allow_blocking(bool allowed) noexcept;
 
-/// Called before every accept4 and ppoll: the only way into a server that blocks. Null for none.
+/// Called before every accept4 and ppoll, and before a blocking socket is read: the only way into code that
+/// blocks. Null for none. Not called inside itself.
 void set_visitor(void (*visitor)()) noexcept;
+
+/// From now on this descriptor is the libraries', which will close it.
+void give(int fd) noexcept;
 
 /// Says what fault of what scenario was being tried, and aborts.
 [[noreturn]] void die(const char* why) noexcept;

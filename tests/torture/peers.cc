@@ -2,9 +2,11 @@
 
 #include <fcntl.h>
 #include <fmt/format.h>
+#include <gtest/gtest.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <poll.h>
+#include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -31,6 +33,18 @@ std::string pattern(char first, std::size_t size) {
   return bytes;
 }
 
+const std::string& unix_path() {
+  static const std::string path =
+      fmt::format("{}anteroom-torture-{}", ::testing::TempDir(), static_cast<int>(::getpid()));
+  return path;
+}
+
+int memory_file(std::string_view bytes) noexcept {
+  const auto file = static_cast<int>(::syscall(SYS_memfd_create, "anteroom-torture", MFD_CLOEXEC));
+  (void)::syscall(SYS_write, file, bytes.data(), bytes.size());
+  return file;
+}
+
 // ---- RawSocket
 
 RawSocket& RawSocket::operator=(RawSocket&& other) noexcept {
@@ -52,16 +66,23 @@ RawSocket RawSocket::bound(const Endpoint& endpoint) noexcept {
   return socket;
 }
 
+RawSocket RawSocket::bound_for_datagrams(const Endpoint& endpoint) noexcept {
+  RawSocket socket(static_cast<int>(
+      ::syscall(SYS_socket, endpoint.family(), SOCK_DGRAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0)));
+  if (::syscall(SYS_bind, socket.fd(), endpoint.data(), endpoint.size()) != 0) socket.close();
+  return socket;
+}
+
 RawSocket RawSocket::listening(const Endpoint& endpoint, int backlog) noexcept {
   RawSocket socket = bound(endpoint);
   if (::syscall(SYS_listen, socket.fd(), backlog) != 0) socket.close();
   return socket;
 }
 
-Endpoint RawSocket::local() const noexcept {
+Endpoint RawSocket::local_of(int fd) noexcept {
   sockaddr_storage address{};
   socklen_t size = sizeof(address);
-  if (::syscall(SYS_getsockname, fd_, &address, &size) != 0) return {};
+  if (::syscall(SYS_getsockname, fd, &address, &size) != 0) return {};
   return Endpoint::from(reinterpret_cast<sockaddr*>(&address), size);
 }
 

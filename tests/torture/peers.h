@@ -15,6 +15,12 @@ namespace anteroom::torture {
 /// `size` bytes of which no two stretches look alike; the first is `first`.
 std::string pattern(char first, std::size_t size);
 
+/// Of this process, in the folder for what is temporary.
+const std::string& unix_path();
+
+/// A new descriptor of a file in memory that holds `bytes`.
+int memory_file(std::string_view bytes) noexcept;
+
 /// Owns one descriptor, behind the back of the seam.
 class RawSocket {
  public:
@@ -26,11 +32,13 @@ class RawSocket {
 
   static RawSocket open(int family) noexcept;
   static RawSocket bound(const Endpoint& endpoint) noexcept;
+  static RawSocket bound_for_datagrams(const Endpoint& endpoint) noexcept;
   static RawSocket listening(const Endpoint& endpoint, int backlog) noexcept;
 
   int fd() const noexcept { return fd_; }
   explicit operator bool() const noexcept { return fd_ >= 0; }
-  Endpoint local() const noexcept;
+  Endpoint local() const noexcept { return local_of(fd_); }
+  static Endpoint local_of(int fd) noexcept;
   void set_option(int level, int option, int value) const noexcept;
   /// 0, or the errno.
   int connect(const Endpoint& to) const noexcept;

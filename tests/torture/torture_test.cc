@@ -57,10 +57,14 @@ std::vector<int> errors_of(Call call) {
     case Call::kEventfd:
     case Call::kSignalfd:
       return {EMFILE, ENFILE, ENODEV, ENOMEM};
+    case Call::kFchmod:
+      return {EIO, EPERM, EROFS};
     case Call::kFcntl:
       return {EACCES, EPERM};
     case Call::kGetpeername:
       return {ENOBUFS, ENOTCONN};
+    case Call::kGetrandom:
+      return {ENOSYS};
     case Call::kGetsockname:
       return {ENOBUFS};
     case Call::kGetsockopt:
@@ -82,6 +86,21 @@ std::vector<int> errors_of(Call call) {
       return {EACCES,   EAGAIN,     EALREADY, EBADF,     ECONNRESET,   EDESTADDRREQ, EFAULT,
               EINTR,    EINVAL,     EISCONN,  EMSGSIZE,  ENOBUFS,      ENOMEM,       ENOTCONN,
               ENOTSOCK, EOPNOTSUPP, EPIPE,    ETIMEDOUT, EHOSTUNREACH, ENETDOWN,     kUnknownError};
+    case Call::kRecvmmsg:
+      return {EAGAIN, EBADF,    ECONNREFUSED, EFAULT,   EINTR,        EINVAL,
+              ENOMEM, ENETDOWN, ENOTCONN,     ENOTSOCK, EHOSTUNREACH, kUnknownError};
+    case Call::kRecvmsg:
+      return {EAGAIN, EBADF, ECONNRESET, EFAULT, EINTR, EINVAL, ENOMEM, ENOTCONN, ENOTSOCK, kUnknownError};
+    case Call::kSendfile:
+      return {EAGAIN,  EBADF,  ECONNRESET, EFAULT, EINTR,  EINVAL,    EIO,
+              ENOBUFS, ENOMEM, EOVERFLOW,  EPIPE,  ESPIPE, ETIMEDOUT, kUnknownError};
+    case Call::kSendmmsg:
+    case Call::kSendmsg:
+      return {EACCES,   EAGAIN,     EBADF,    ECONNREFUSED, ECONNRESET,   EDESTADDRREQ, EFAULT,
+              EINTR,    EINVAL,     EMSGSIZE, ENETUNREACH,  ENOBUFS,      ENOMEM,       ENOTCONN,
+              ENOTSOCK, EOPNOTSUPP, EPERM,    EPIPE,        EHOSTUNREACH, ENETDOWN,     kUnknownError};
+    case Call::kSendto:
+      return {EACCES, EAGAIN, ECONNREFUSED, EINTR, EMSGSIZE, ENOBUFS, ENOENT, ENOMEM, EPIPE};
     case Call::kSetsockopt:
       return {EDOM, EINVAL, ENOBUFS, ENOMEM, ENOPROTOOPT, EPERM};
     case Call::kShutdown:
@@ -103,10 +122,12 @@ std::vector<int> errors_of(Call call) {
   return {};
 }
 
-/// How few bytes a call may move.
+/// How few bytes, or messages, a call may move.
 std::vector<int> short_counts_of(Call call) {
   if (call == Call::kRecv || call == Call::kSend) return {1, 2, 7};
-  if (call == Call::kGetsockopt) return {104};  // tcp_info of Linux 2.6
+  if (call == Call::kSendfile || call == Call::kSendmsg) return {1, 7};
+  if (call == Call::kRecvmmsg || call == Call::kSendmmsg) return {1};  // messages
+  if (call == Call::kGetsockopt) return {104};                         // tcp_info of Linux 2.6
   return {};
 }
 
@@ -121,8 +142,14 @@ bool is_in_earnest(Call call, int error) {
              error == ECONNABORTED || error == kUnknownError;
     case Call::kRecv:
       return error == ECONNRESET || error == ENOMEM;
+    case Call::kRecvmmsg:
+      return error == ENOMEM || error == ECONNREFUSED;
     case Call::kSend:
+    case Call::kSendmmsg:
+    case Call::kSendmsg:
       return error == EPIPE || error == ENOBUFS;
+    case Call::kSendfile:
+      return error == EPIPE || error == EIO;
     default:
       return true;
   }
