@@ -115,14 +115,12 @@ bool Connection::finish_connecting(std::uint32_t events) noexcept {
 }
 
 void Connection::tell_open() noexcept {
+  if (kind_->has_deadlines_ && deadlines() == nullptr) return;
   state_ = State::kOpen;
   was_open_ = true;
   ++reactor().counts().connections_opened;
   ++reactor().counts().connections_open;
-  if (kind_->has_deadlines_) {
-    if (deadlines() == nullptr) return;
-    deadlines_->opened();
-  }
+  if (deadlines_) deadlines_->opened();
   if (kind_->handlers.open) kind_->handlers.open(*this);
 }
 

@@ -207,12 +207,15 @@ void Acceptor::Door::turn_away(const Fd& guest) const noexcept {
     case Refusal::kReply:
       // An empty send buffer takes it whole, or he is gone already. What he has said must not turn our end
       // into a reset.
-      (void)::send(guest.get(), options_.admission.reply.data(), options_.admission.reply.size(),
-                   MSG_NOSIGNAL);
+      while (::send(guest.get(), options_.admission.reply.data(), options_.admission.reply.size(),
+                    MSG_NOSIGNAL) < 0 &&
+             errno == EINTR) {
+      }
       [[fallthrough]];
     case Refusal::kClose:
       const std::span<char> scratch = reactor_.scratch();
-      (void)::recv(guest.get(), scratch.data(), scratch.size(), 0);
+      while (::recv(guest.get(), scratch.data(), scratch.size(), 0) < 0 && errno == EINTR) {
+      }
       return;
   }
 }

@@ -57,9 +57,8 @@ std::error_code send_record(int fd, std::span<const OfferedListener> listeners, 
   return {};
 }
 
-/// Owns what came, whatever else is wrong with the message.
-std::vector<Fd> descriptors_of(msghdr& message) {
-  std::vector<Fd> descriptors;
+/// Owns what came, whatever else is wrong with the message. There is room for it already.
+void take_descriptors(msghdr& message, std::vector<Fd>& descriptors) noexcept {
   for (cmsghdr* header = CMSG_FIRSTHDR(&message); header != nullptr; header = CMSG_NXTHDR(&message, header)) {
     if (header->cmsg_level != SOL_SOCKET || header->cmsg_type != SCM_RIGHTS) continue;
     const unsigned char* place = CMSG_DATA(header);
@@ -70,7 +69,6 @@ std::vector<Fd> descriptors_of(msghdr& message) {
       place += sizeof(int);
     }
   }
-  return descriptors;
 }
 
 /// False if that is no text of a record.
@@ -123,12 +121,14 @@ std::error_code send_listeners(int fd, std::span<const OfferedListener> listener
 Record receive_record(int fd) {
   std::string text(kRecordBytesMax, '\0');
   Envelope envelope(text);
+  Record record;
+  record.descriptors.reserve(kDescriptorsPerRecord);  // now, for what has come must not be lost for want of memory
   ssize_t count = -1;
   do {
     count = ::recvmsg(fd, &envelope.message, MSG_CMSG_CLOEXEC);
   } while (count < 0 && errno == EINTR);
   if (count < 0) throw errno == EAGAIN ? not_to_be(std::errc::timed_out) : not_to_be(last_error());
-  Record record{.names = {}, .descriptors = descriptors_of(envelope.message)};
+  take_descriptors(envelope.message, record.descriptors);
   text.resize(static_cast<std::size_t>(count));
   if (text.empty()) throw not_to_be(std::errc::connection_aborted);
   if (text == kGoesOn) throw not_to_be(std::errc::operation_canceled);

@@ -137,11 +137,11 @@ void visit() noexcept {
 
 bool blocks(int fd) noexcept { return (::syscall(SYS_fcntl, fd, F_GETFL) & O_NONBLOCK) == 0; }
 
-bool is_for_datagrams(int fd) noexcept {
+bool is_of_type(int fd, int wanted) noexcept {
   int type = 0;
   socklen_t size = sizeof(type);
   (void)::syscall(SYS_getsockopt, fd, SOL_SOCKET, SO_TYPE, &type, &size);
-  return type == SOCK_DGRAM;
+  return type == wanted;
 }
 
 void visit_if_blocking(int fd) noexcept {
@@ -353,7 +353,7 @@ int __wrap_listen(int fd, int backlog) {
 int __wrap_connect(int fd, const sockaddr* address, socklen_t size) {
   const Fault* const fault = strike(Call::kConnect);
   const bool is_blocking_unix = address->sa_family == AF_UNIX && blocks(fd);
-  const bool takes_time = !is_blocking_unix && !is_for_datagrams(fd);
+  const bool takes_time = !is_blocking_unix && !is_of_type(fd, SOCK_DGRAM);
   const bool is_over = fault == nullptr || (fault->error != EINTR && fault->error != EINPROGRESS) ||
                        (fault->error == EINTR && is_blocking_unix);
   if (fault != nullptr && is_over) return fail(fault->error);
@@ -394,12 +394,13 @@ int __wrap_shutdown(int fd, int how) {
   return checked(Call::kShutdown, __real_shutdown(fd, how));
 }
 
-/// A short read is lawful if the rest comes later, and therefore brings an edge of its own.
+/// A short read is lawful if the rest comes later, and therefore brings an edge of its own; not of a record.
 ssize_t __wrap_recv(int fd, void* bytes, std::size_t size, int flags) {
   visit_if_blocking(fd);
   const Fault* const fault = strike(Call::kRecv);
-  if (fault == nullptr) return checked(Call::kRecv, __real_recv(fd, bytes, size, flags));
-  if (fault->error != 0) return fail_lawfully(fd, fault->error);
+  if (fault != nullptr && fault->error != 0) return fail_lawfully(fd, fault->error);
+  if (fault == nullptr || is_of_type(fd, SOCK_SEQPACKET))
+    return checked(Call::kRecv, __real_recv(fd, bytes, size, flags));
   const std::size_t size_max = std::min(size, static_cast<std::size_t>(fault->bytes_max));
   const ssize_t count = checked(Call::kRecv, __real_recv(fd, bytes, size_max, flags));
   if (count > 0) tell_again(fd);
@@ -425,11 +426,13 @@ ssize_t __wrap_recvmsg(int fd, msghdr* message, int flags) {
   return count;
 }
 
+/// Records go as a whole.
 ssize_t __wrap_send(int fd, const void* bytes, std::size_t size, int flags) {
   must_have_no_signal(Call::kSend, flags);
   const Fault* const fault = strike(Call::kSend);
-  if (fault == nullptr) return checked(Call::kSend, __real_send(fd, bytes, size, flags));
-  if (fault->error != 0) return fail_lawfully(fd, fault->error);
+  if (fault != nullptr && fault->error != 0) return fail_lawfully(fd, fault->error);
+  if (fault == nullptr || is_of_type(fd, SOCK_SEQPACKET))
+    return checked(Call::kSend, __real_send(fd, bytes, size, flags));
   const std::size_t size_max = std::min(size, static_cast<std::size_t>(fault->bytes_max));
   return checked(Call::kSend, __real_send(fd, bytes, size_max, flags));
 }
@@ -451,7 +454,7 @@ int __wrap_sendmmsg(int fd, mmsghdr* messages, unsigned count, int flags) {
   return checked(Call::kSendmmsg, __real_sendmmsg(fd, messages, count_max, flags));
 }
 
-/// A record with descriptors goes as a whole, or not at all.
+/// A record goes as a whole, or not at all.
 ssize_t __wrap_sendmsg(int fd, const msghdr* message, int flags) {
   must_have_no_signal(Call::kSendmsg, flags);
   const Fault* const fault = strike(Call::kSendmsg);

@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <chrono>
 #include <cstddef>
 #include <functional>
@@ -258,6 +259,7 @@ class Succession {
       come(3);
       settle([] { return true; }, "who came meanwhile");
       faults::disarm();
+      if (said_ == std::errc::timed_out) hear_at_last();
       if (!has_succeeded()) try_again();
       leave();
       faults::rearm();
@@ -324,15 +326,14 @@ class Succession {
       new_reactor_.emplace();
       new_.open(*new_reactor_, std::move(handover_->listeners.at(0).listener));
       said_ = handover_->ready();
-      for (int more = 3; said_ == std::errc::timed_out && more > 0; --more) said_ = handover_->ready();
-      successors_offer_.emplace(*new_reactor_, *handover_, handlers());
     });
     old_turns();
-    const bool gives_up = refused || said_;
+    const bool gives_up = refused || (said_ && said_ != std::errc::timed_out);
     if (gives_up) end_new();
     if (gives_up && has_succeeded()) fail(report_, "it has let go, and nobody has succeeded it");
-    if (!gives_up && !has_succeeded())
+    if (!gives_up && !said_ && !has_succeeded() && !is_lied_to())
       fail(report_, "both go on, each of which takes itself for the only one");
+    if (has_succeeded() && report_.failure.empty()) offer_again();
   }
 
   template <class Succeed>
@@ -352,6 +353,18 @@ class Succession {
   }
   bool may_not_refuse() const { return is_transient(*fault_) && fault_->error != EAGAIN; }
 
+  /// Who is told again and again that the other one is not there any more has to believe it.
+  bool is_lied_to() const {
+    if (fault_ == nullptr || is_transient(*fault_) || fault_->times == 1) return false;
+    return fault_->call == Call::kRecv || (fault_->call == Call::kSend && fault_->error == EPIPE);
+  }
+
+  /// At the path of the old one. Without it, it serves all the same.
+  void offer_again() {
+    if (refuses(fault_, report_, [&] { successors_offer_.emplace(*new_reactor_, *handover_, handlers()); }))
+      successors_offer_.reset();
+  }
+
   void end_new() {
     const Tortured tortured;
     successors_offer_.reset();
@@ -360,8 +373,16 @@ class Succession {
     new_reactor_.reset();
   }
 
+  /// It has gone on, as it was told to, and the old one lets go when it comes to it.
+  void hear_at_last() {
+    const Visited visited;
+    const Tortured tortured;
+    said_ = handover_->ready();
+  }
+
   void try_again() {
     if (!report_.failure.empty()) return;
+    end_new();
     settle([&] { return !offer_->is_taken(); }, "the first successor");
     come(1);
     succeed();

@@ -27,6 +27,8 @@ struct Scenario {
   void (*run)(const faults::Fault* fault, Report& report);
   /// Otherwise only errors that are transient, or that last: its calls are those of another scenario.
   bool tries_every_error;
+  /// Has to wait for clocks, so only one in so many of its fault points is tried: the same in every run.
+  int one_in = 1;
 };
 
 std::span<const Scenario> scenarios();

@@ -14,6 +14,7 @@
 
 #include "faults.h"
 #include "scenario.h"
+#include "support/sanitized.h"
 
 namespace anteroom::torture {
 namespace {
@@ -25,6 +26,8 @@ using faults::kForEver;
 constexpr int kFaultPointsMin = 1000;
 constexpr int kFailuresMax = 3;  // of one test: then the rest is noise
 constexpr int kUnknownError = 4000;
+// Where a sanitizer makes all slower, those that are slow anyway are tried at fewer places.
+constexpr int kSparing = test::kIsSanitized ? 4 : 1;
 
 int fault_points = 0;
 
@@ -186,6 +189,7 @@ class Torture : public ::testing::TestWithParam<Call> {
  private:
   void attempt(const Scenario& scenario, const Fault& fault) {
     if (failures_ >= kFailuresMax) return;
+    if (points_++ % (scenario.one_in * (scenario.one_in > 1 ? kSparing : 1)) != 0) return;
     const Report report = run(scenario, &fault);
     if (report.injected > 0) ++fault_points;
     if (report.failure.empty()) return;
@@ -194,6 +198,7 @@ class Torture : public ::testing::TestWithParam<Call> {
   }
 
   int failures_ = 0;
+  int points_ = 0;
 };
 
 /// Adds up at the end.
