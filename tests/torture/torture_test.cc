@@ -14,6 +14,7 @@
 
 #include "faults.h"
 #include "scenario.h"
+#include "support/own_network.h"
 #include "support/sanitized.h"
 
 namespace anteroom::torture {
@@ -204,7 +205,12 @@ class Torture : public ::testing::TestWithParam<Call> {
 /// Adds up at the end.
 class Books : public ::testing::Environment {
  public:
-  void SetUp() override { begin_ = std::chrono::steady_clock::now(); }
+  void SetUp() override {
+    // A hundred thousand connections in a minute leave no port free to those that come after them.
+    (void)test::set_network_sysctl("/proc/sys/net/ipv4/ip_local_port_range", "1024 65535");
+    (void)test::set_network_sysctl("/proc/sys/net/ipv4/tcp_max_tw_buckets", "256");
+    begin_ = std::chrono::steady_clock::now();
+  }
   void TearDown() override {
     const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - begin_;
     fmt::print("torture: {} fault points in {:.1f} s\n", fault_points, seconds.count());
