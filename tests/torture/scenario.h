@@ -27,7 +27,8 @@ struct Scenario {
   void (*run)(const faults::Fault* fault, Report& report);
   /// Otherwise only errors that are transient, or that last: its calls are those of another scenario.
   bool tries_every_error;
-  /// Has to wait for clocks, so only one in so many of its fault points is tried: the same in every run.
+  /// Of those that wait for clocks, or make the calls of others, only one fault point in so many is tried;
+  /// all of them with ANTEROOM_TORTURE=all in the environment.
   int one_in = 1;
 };
 

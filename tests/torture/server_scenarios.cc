@@ -92,7 +92,7 @@ void crowded_server(const Fault* fault, Report& report) {
   plan.options.sample_wait_every = 2;
   plan.waves = {
       {{.request = greeting, .answer = greeting}, quits, quits, {.request = greeting, .answer = greeting}},
-      {stays, stays, stays},
+      {stays, stays, stays, {.request = greeting, .answer = greeting}},
       {quits, quits, quits, quits}};
   plan.last.assign(kPerSource - 3, {.request = "Echo to a fresh guest", .answer = "Echo to a fresh guest"});
   plan.costs = hits_the_refused;
