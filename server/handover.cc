@@ -23,6 +23,7 @@ namespace {
 constexpr int kCallersMax = 8;          // who wait to become our successor
 constexpr int kCallersPerTurnMax = 16;  // whom we look at before the others get their turn again
 constexpr std::chrono::seconds kRestOfAnOffer{1};
+constexpr int kAsksMore = 3;  // after an error, until we believe that nobody is there
 
 /// Whether the process at the other end, or the one that called listen(2) there, is of our user, or root's.
 bool is_one_of_us(int fd) noexcept {
@@ -31,6 +32,9 @@ bool is_one_of_us(int fd) noexcept {
   if (::getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &size) != 0) return false;
   return peer.uid == ::geteuid() || peer.uid == 0;
 }
+
+/// Of a blocking socket: its time is over.
+bool is_late(std::error_code error) noexcept { return error == std::errc::resource_unavailable_try_again; }
 
 /// How long the calls on a blocking socket wait. 0 would be for ever.
 void wait_at_most(int fd, std::chrono::nanoseconds time) noexcept {
@@ -126,8 +130,11 @@ std::error_code Handover::ready() noexcept {
   if (!std::exchange(said_ready_, true)) (void)handover::say(predecessor_.get(), handover::kReady);
   std::array<char, 16> room{};
   std::error_code error;
-  const std::string_view answer = handover::hear(predecessor_.get(), room, error);
-  if (error == std::errc::resource_unavailable_try_again) return std::make_error_code(std::errc::timed_out);
+  std::string_view answer = handover::hear(predecessor_.get(), room, error);
+  // A pending error is told once; behind it is an answer, or the end, which is none.
+  for (int more = kAsksMore; more > 0 && error && !is_late(error); --more)
+    answer = handover::hear(predecessor_.get(), room, error);
+  if (is_late(error)) return std::make_error_code(std::errc::timed_out);
   if (answer == handover::kGoesOn) return std::make_error_code(std::errc::operation_canceled);
   if (!answer.empty() && answer != handover::kLetGo) return std::make_error_code(std::errc::bad_message);
   predecessor_.reset();

@@ -22,6 +22,8 @@
 #include <utility>
 #include <vector>
 
+#include "sanitized.h"
+
 namespace anteroom::test {
 
 /// The words of a command line. An empty one is written as two quotation marks: tune --rate ''
@@ -67,7 +69,11 @@ class Program {
   }
 
   pid_t pid() const { return pid_; }
-  void signal(int number) const { ::kill(pid_, number); }
+  void signal(int number) {
+    signal_ = number;
+    signalled_at_ = Clock::now();
+    ::kill(pid_, number);
+  }
 
   /// The next line of its standard output, without its end; what there is of it after five seconds.
   std::string read_line() {
@@ -100,6 +106,7 @@ class Program {
         ended_ = true;
         status_ = WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
       }
+      if (!ended_) signal_again_if_it_was_lost();
       drain(Clock::now() + std::chrono::milliseconds(5));
     }
     while (ended_ && drain(Clock::now())) {
@@ -118,6 +125,15 @@ class Program {
   std::string errors;
 
  private:
+  /// ThreadSanitizer keeps a signal until it is safe to call the handler, and now and then for ever: the
+  /// handler is still in place, nothing is pending, and the next signal gets through (GCC 12).
+
+  void signal_again_if_it_was_lost() {
+    constexpr std::chrono::seconds kLost{10};
+    if (!test::kIsThreadSanitized || signal_ == 0 || Clock::now() - signalled_at_ < kLost) return;
+    ::kill(pid_, std::exchange(signal_, 0));
+  }
+
   /// Reads what comes until `limit`; false if nothing came, or both have ended.
   bool drain(Clock::time_point limit) {
     std::array<pollfd, 2> pipes{{{.fd = out_.get(), .events = POLLIN, .revents = 0},
@@ -143,6 +159,8 @@ class Program {
   Fd err_;
   bool ended_ = false;
   int status_ = -1;
+  int signal_ = 0;  // the last one that we sent
+  Clock::time_point signalled_at_;
   rusage usage_{};
 };
 

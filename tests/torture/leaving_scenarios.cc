@@ -123,9 +123,11 @@ class Leaving {
       fail(report_, "has drained, and has a door or guests");
   }
 
-  /// Who is told that nobody waits takes that for the end of the queue.
+  /// Who is told that nobody waits takes that for the end of the queue; or that a guest says nothing, for
+  /// idle.
   int drain_cost_max() const {
-    const bool is_lied_to = fault_ != nullptr && fault_->call == Call::kAccept4 && fault_->error == EAGAIN;
+    const bool is_lied_to = fault_ != nullptr && fault_->error == EAGAIN &&
+                            (fault_->call == Call::kAccept4 || fault_->call == Call::kRecv);
     return is_lied_to ? faults::injected() : cost_max(fault_, Side::kServer);
   }
 
@@ -355,10 +357,12 @@ class Succession {
   }
   bool may_not_refuse() const { return is_transient(*fault_) && fault_->error != EAGAIN; }
 
-  /// Who is told again and again that the other one is not there any more has to believe it.
+  /// Who is told again and again that the other one is not there any more has to believe it; and who cannot
+  /// be told that it goes on, that it has ended.
   bool is_lied_to() const {
-    if (fault_ == nullptr || is_transient(*fault_) || fault_->times == 1) return false;
-    return fault_->call == Call::kRecv || (fault_->call == Call::kSend && fault_->error == EPIPE);
+    if (fault_ == nullptr || fault_->times == 1) return false;
+    const bool cannot_be_told = fault_->call == Call::kSend && fault_->error != 0 && fault_->error != EINTR;
+    return cannot_be_told || (fault_->call == Call::kRecv && !is_transient(*fault_));
   }
 
   /// At the path of the old one. Without it, it serves all the same.
