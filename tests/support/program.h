@@ -127,7 +127,6 @@ class Program {
  private:
   /// ThreadSanitizer keeps a signal until it is safe to call the handler, and now and then for ever: the
   /// handler is still in place, nothing is pending, and the next signal gets through (GCC 12).
-
   void signal_again_if_it_was_lost() {
     constexpr std::chrono::seconds kLost{10};
     if (!test::kIsThreadSanitized || signal_ == 0 || Clock::now() - signalled_at_ < kLost) return;
