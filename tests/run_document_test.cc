@@ -26,6 +26,7 @@
 #include "curve.h"
 #include "diff.h"
 #include "rules.h"
+#include "support/sanitized.h"
 
 namespace anteroom::tool {
 namespace {
@@ -407,7 +408,11 @@ void each_pointer(const Json& json, const Json::json_pointer& at,
 
 /// Takes each field out of the document, and puts what does not belong there in its place.
 void attack(const Json& whole) {
+  // With a sanitizer that takes a minute and more; 9 has no factor in common with the number of the values.
+  constexpr int kOneIn = test::kIsSanitized ? 9 : 1;
+  int attempts = 0;
   const Json other = tune();
+
   int understood = 0;
   int refused = 0;
   const std::vector<std::optional<Json>> values = {std::nullopt,  // that is, without the field
@@ -426,6 +431,7 @@ void attack(const Json& whole) {
                                                    Json::array({nullptr})};
   each_pointer(whole, Json::json_pointer(), [&](const Json::json_pointer& pointer) {
     for (const auto& value : values) {
+      if (++attempts % kOneIn != 0) continue;
       Json run = whole;
       if (value) {
         run[pointer] = *value;
@@ -457,8 +463,8 @@ void attack(const Json& whole) {
       }
     }
   });
-  EXPECT_GT(understood, 500);
-  EXPECT_GT(refused, 500);
+  EXPECT_GT(understood, 500 / kOneIn);
+  EXPECT_GT(refused, 500 / kOneIn);
 }
 
 TEST(RunDocument, IsUnderstoodOrRefusedByNameWhateverATuneHolds) {
