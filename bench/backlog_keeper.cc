@@ -106,6 +106,7 @@ void BacklogKeeper::guard(pid_t parent, const Fd& tells) const noexcept {
   rename_process("backlog-guard");
   for (const int signal : {SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGPIPE}) ::signal(signal, SIG_IGN);
   const Fd process(static_cast<int>(::syscall(SYS_pidfd_open, parent, 0)));
+  if (!process) ::_exit(1);  // nothing would tell it of the end: so nothing is to be changed
   (void)!::write(tells.get(), "", 1);
   let_go_of_descriptors(lock_.get(), process.get());
   wait_for_the_end_of(parent, Fd(kSecond));
@@ -116,15 +117,17 @@ void BacklogKeeper::guard(pid_t parent, const Fd& tells) const noexcept {
 
 void BacklogKeeper::set_backlog(int backlog) {
   const int in_force = backlog < 0 ? server_.backlog_max() : std::min(backlog, server_.backlog_max());
+  server_.check_untouched(ours());
   ours_->before.store(ours_->now.load());
   ours_->now.store(in_force);
-  server_.set_backlog(backlog);
+  server_.set_backlog(in_force);  // and no more, though somaxconn may have been raised since
 }
 
+std::array<int, 2> BacklogKeeper::ours() const noexcept { return {ours_->before.load(), ours_->now.load()}; }
+
 std::string BacklogKeeper::put_back_ours() const noexcept {
-  const std::array ours{ours_->before.load(), ours_->now.load()};
-  if (ours[1] < 0) return {};  // it was never changed
-  return server_.put_back(ours);
+  if (ours_->now.load() < 0) return {};  // it was never changed
+  return server_.put_back(ours());
 }
 
 BacklogKeeper::~BacklogKeeper() {

@@ -134,6 +134,7 @@ RoomLog::RoomLog(const RoomSample& first, bool made_since)
       drops_(made_since ? first.drops : 0),
       sk_drops_before_(made_since ? 0 : first.sk_drops),
       sk_drops_(made_since ? first.sk_drops : 0) {
+  if (drops_ > 0) first_drop_ = last_drop_ = first.at;
   in_a_second_.take(first.at, first.at, drops_);
   history_.take(first.at, first.depth / (first.limit + 1.0));
   if (was_active()) last_active_ = first.at;

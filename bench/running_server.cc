@@ -102,7 +102,11 @@ pid_t server_on(std::uint16_t port, const Listeners& listeners, const SocketHold
     if (found == holders.by_inode.end()) continue;
     for (const SocketHolder& holder : found->second) pids.insert(holder.pid);
   }
-  if (!any) throw TargetError(fmt::format("nobody listens on port {} here", port));
+  if (!any)
+    throw TargetError(fmt::format(
+        "nobody listens on port {} here: anteroom watch shows who listens where, and --pid finds a server in "
+        "a container",
+        port));
   if (pids.empty())
     throw TargetError(fmt::format("you may not look into who listens on port {}: {}", port, cure()));
   std::set<pid_t> heads;
@@ -139,7 +143,8 @@ Listeners held_by(const std::set<pid_t>& family, const Listeners& listeners, con
 std::uint16_t the_only_port(pid_t pid, const Listeners& held, std::optional<std::uint16_t> wanted) {
   std::set<std::uint16_t> ports;
   for (const ListeningSocket& listener : held) ports.insert(listener.address.port());
-  if (ports.empty()) throw TargetError(fmt::format("{} listens on no TCP port", in_words(pid)));
+  if (ports.empty())
+    throw TargetError(fmt::format("{} listens on no TCP port: anteroom watch shows who does", in_words(pid)));
   if (wanted && !ports.contains(*wanted))
     throw TargetError(
         fmt::format("{} does not listen on port {}, but on {}", in_words(pid), *wanted, list(ports)));
@@ -180,6 +185,17 @@ int limit_of(const ServerRoom& room) {
   return static_cast<int>(socket->limit);
 }
 
+/// Whether we have set that, as somaxconn may have clipped it since.
+bool is_one_of(std::span<const int> ours, int limit) {
+  const int most = system_backlog_max();
+  return std::ranges::any_of(ours, [&](int backlog) { return limit == std::min(backlog, most); });
+}
+
+std::string given_by_somebody_else(const ServerRoom& room, int now) {
+  return fmt::format("{} was given a backlog of {} by somebody else meanwhile, and keeps it (it had {})",
+                     room.address.to_string(), now, room.backlog);
+}
+
 /// Through the process by which it was found, or, as processes come and go, through any other that has it.
 Fd reach(const ServerRoom& room) {
   int error = 0;
@@ -198,8 +214,11 @@ Fd reach(const ServerRoom& room) {
   if (error == EPERM || find(room)) throw TargetError(not_allowed_to_touch(room.pid));
   throw ServerGone(
       !is_alive(room.pid)
-          ? fmt::format("the server on {} (pid {}) has ended", room.address.to_string(), room.pid)
-          : fmt::format("{} does not listen on {} any more", in_words(room.pid), room.address.to_string()));
+          ? fmt::format(
+                "the server on {} (pid {}) has ended: start it, and it has what its configuration says",
+                room.address.to_string(), room.pid)
+          : fmt::format("{} does not listen on {} any more: when it does, it has what its configuration says",
+                        in_words(room.pid), room.address.to_string()));
 }
 
 }  // namespace
@@ -217,7 +236,8 @@ bool enter_network_of(pid_t pid) {
 
 RunningServer::RunningServer(std::optional<pid_t> pid, std::optional<std::uint16_t> port) {
   if (pid) {
-    if (!is_alive(*pid)) throw TargetError(fmt::format("there is no process {}", *pid));
+    if (!is_alive(*pid))
+      throw TargetError(fmt::format("there is no process {}: anteroom watch shows who listens", *pid));
     is_elsewhere_ = enter_network_of(*pid);
     diag_ = SocketDiag();  // of that network
   }
@@ -305,6 +325,15 @@ void RunningServer::check_rights() const {
   for (const ServerRoom& room : rooms_) (void)reach(room);
 }
 
+void RunningServer::check_untouched(std::span<const int> ours) const {
+  for (const ServerRoom& room : rooms_) {
+    const auto socket = find(room);
+    if (!socket) continue;
+    const int now = static_cast<int>(socket->limit);
+    if (now != room.backlog && !is_one_of(ours, now)) throw TargetError(given_by_somebody_else(room, now));
+  }
+}
+
 void RunningServer::set_backlog(int backlog) const {
   for (const ServerRoom& room : rooms_) listen_on(room, backlog);
 }
@@ -332,10 +361,8 @@ std::string RunningServer::put_back(std::span<const int> ours) const noexcept {
     try {
       const int now = limit_of(room);
       if (now == room.backlog) continue;
-      if (!ours.empty() && std::ranges::count(ours, now) == 0) {
-        problem =
-            fmt::format("{} was given a backlog of {} by somebody else meanwhile, and keeps it (it had {})",
-                        room.address.to_string(), now, room.backlog);
+      if (!ours.empty() && !is_one_of(ours, now)) {
+        problem = given_by_somebody_else(room, now);
         continue;
       }
       listen_on(room, room.backlog);

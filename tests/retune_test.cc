@@ -32,6 +32,7 @@ using Json = nlohmann::json;
 using Backlogs = std::vector<std::uint32_t>;
 
 const std::string kAnteroom = PROGRAMS "/anteroom";
+constexpr auto kPatience = 60s;
 
 struct Outcome {
   int status;
@@ -46,7 +47,7 @@ std::vector<std::string> retune(std::vector<std::string> words) {
 
 Outcome run(std::vector<std::string> words, const std::function<void()>& prepare = {}) {
   Program program(retune(std::move(words)), prepare);
-  const int status = program.wait(20s);
+  const int status = program.wait(kPatience);
   return {status, program.output, program.errors};
 }
 
@@ -214,7 +215,7 @@ TEST_F(Retune, RefusesWhatItCannotDoWithOneLine) {
   pid_t ended = 0;
   {
     Program program({"/bin/true"});
-    program.wait(5s);
+    program.wait(kPatience);
     ended = program.pid();
   }
   const std::string me = std::to_string(::getpid());
@@ -292,7 +293,7 @@ TEST_F(Retune, PutsItBackWhenItIsEnded) {
     ASSERT_THAT(program.read_line(), HasSubstr("511 -> 64")) << program.errors;
     EXPECT_EQ(nginx.backlogs(), (Backlogs{64, 64}));
     program.signal(signal);
-    EXPECT_EQ(program.wait(5s), 0) << program.errors;
+    EXPECT_EQ(program.wait(kPatience), 0) << program.errors;
     EXPECT_EQ(nginx.backlogs(), (Backlogs{511, 511})) << "after signal " << signal;
   }
 }
@@ -304,8 +305,8 @@ TEST_F(Retune, PutsItBackWhenItIsKilled) {
   ASSERT_THAT(program.read_line(), HasSubstr("511 -> 64")) << program.errors;
   ASSERT_EQ(redis.backlogs(), (Backlogs{64, 64}));
   program.signal(SIGKILL);
-  EXPECT_EQ(program.wait(5s), 128 + SIGKILL);
-  EXPECT_TRUE(test::eventually([&] { return redis.backlogs() == Backlogs{511, 511}; }, 2s));
+  EXPECT_EQ(program.wait(kPatience), 128 + SIGKILL);
+  EXPECT_TRUE(test::eventually([&] { return redis.backlogs() == Backlogs{511, 511}; }, kPatience));
 }
 
 TEST_F(Retune, PutsItBackWhenItsWholeSessionIsKilled) {
@@ -315,8 +316,8 @@ TEST_F(Retune, PutsItBackWhenItsWholeSessionIsKilled) {
   Program program(until_exit(redis), [] { ::setpgid(0, 0); });
   ASSERT_THAT(program.read_line(), HasSubstr("511 -> 64")) << program.errors;
   ASSERT_EQ(::kill(-program.pid(), SIGKILL), 0);
-  EXPECT_EQ(program.wait(5s), 128 + SIGKILL);
-  EXPECT_TRUE(test::eventually([&] { return redis.backlogs() == Backlogs{511, 511}; }, 2s));
+  EXPECT_EQ(program.wait(kPatience), 128 + SIGKILL);
+  EXPECT_TRUE(test::eventually([&] { return redis.backlogs() == Backlogs{511, 511}; }, kPatience));
 }
 
 TEST_F(Retune, IsRefusedWhileAnotherOneHasYetToPutBack) {
@@ -329,7 +330,7 @@ TEST_F(Retune, IsRefusedWhileAnotherOneHasYetToPutBack) {
                  HasSubstr("another anteroom"));
   EXPECT_EQ(redis.backlogs(), (Backlogs{64, 64}));
   program.signal(SIGTERM);
-  EXPECT_EQ(program.wait(5s), 0) << program.errors;
+  EXPECT_EQ(program.wait(kPatience), 0) << program.errors;
   EXPECT_EQ(redis.backlogs(), (Backlogs{511, 511}));
 }
 
@@ -341,7 +342,7 @@ TEST_F(Retune, SaysWhatItCouldNotPutBack) {
   if (!test::set_network_sysctl("/proc/sys/net/core/somaxconn", "128"))
     GTEST_SKIP() << "needs a network of its own";
   program.signal(SIGTERM);
-  EXPECT_EQ(program.wait(5s), 1);
+  EXPECT_EQ(program.wait(kPatience), 1);
   ASSERT_TRUE(test::set_network_sysctl("/proc/sys/net/core/somaxconn", "4096"));
   EXPECT_THAT(program.errors, AllOf(HasSubstr("is 128 and was 511"), HasSubstr("somaxconn=511")));
   EXPECT_THAT(program.output, testing::Not(HasSubstr("put back")));
@@ -355,7 +356,7 @@ TEST_F(Retune, LeavesWhatAReloadHasSetMeanwhile) {
   nginx.reload({.backlog = 2048});
   EXPECT_EQ(nginx.backlogs(), Backlogs{2048});
   program.signal(SIGTERM);
-  EXPECT_EQ(program.wait(5s), 1);
+  EXPECT_EQ(program.wait(kPatience), 1);
   EXPECT_THAT(program.errors, HasSubstr("2048 by somebody else"));
   EXPECT_EQ(nginx.backlogs(), Backlogs{2048});
 }
@@ -398,7 +399,7 @@ TEST_F(Retune, EndsWithItsServerAndLeavesThePortFree) {
   nginx.stop();
   const Nginx again({.port = nginx.port()});
   EXPECT_TRUE(again.ready()) << "the port is free at once: " << again.errors();
-  EXPECT_EQ(program.wait(5s), 1);
+  EXPECT_EQ(program.wait(kPatience), 1);
   EXPECT_EQ(lines(program.errors), 1) << program.errors;
   EXPECT_THAT(program.errors, HasSubstr("nginx"));
   EXPECT_EQ(again.backlogs(), Backlogs{511}) << "who came after is none of ours";

@@ -75,6 +75,12 @@ TEST(RoomLog, CountsAllDropsOfASocketThatWasMadeMeanwhile) {
   EXPECT_EQ(log.sk_drops_total(), 7U);
 }
 
+TEST(RoomLog, SpansAllDropsOfASocketThatWasMadeMeanwhile) {
+  RoomLog log({.at = 1s, .depth = 4, .limit = 3, .drops = 6}, true);
+  log.take({.at = 2500ms, .depth = 4, .limit = 3, .drops = 12});
+  EXPECT_NEAR(log.drops_span_s(), 1.5, 1e-9);
+}
+
 TEST(RoomLog, TakesAStallFromTheMiddleOfAGapToTheMiddleOfAGap) {
   Series series(100);
   // Nobody, then 5 to 20 without a fall, then an accept.

@@ -6,6 +6,8 @@
 #include <gtest/gtest.h>
 #include <sched.h>
 #include <signal.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -25,6 +27,7 @@ namespace {
 
 using std::chrono::seconds;
 using test::Peer;
+using testing::AllOf;
 using testing::HasSubstr;
 
 /// A process that does something, says so, and waits to be ended.
@@ -170,14 +173,25 @@ TEST_F(RunningServerTest, IsCalledWhereOneCanReachIt) {
   EXPECT_EQ(RunningServer(six.pid(), kPort + 2).address(), Endpoint("::1", kPort + 2));
 }
 
+TEST_F(RunningServerTest, MayCallItselfAnything) {
+  const Other other([] {
+    ::prctl(PR_SET_NAME, "a\x1b[2J\xff");
+    listen_for_ever("127.0.0.1", kPort, 5);
+  });
+  EXPECT_EQ(RunningServer(other.pid(), kPort).name(), "a?[2J?") << "what is shown on a terminal, and in JSON";
+}
+
 TEST_F(RunningServerTest, SaysWhyItIsNotFound) {
   Other ended([] {});
   const pid_t nobody = ended.pid();
   ended.end();
-  EXPECT_THAT(why_not(nobody, kPort), HasSubstr("there is no process"));
-  EXPECT_THAT(why_not(std::nullopt, kPort), HasSubstr("nobody listens on port 7001"));
+  EXPECT_THAT(why_not(nobody, kPort),
+              AllOf(HasSubstr("there is no process"), HasSubstr("anteroom watch shows")));
+  EXPECT_THAT(why_not(std::nullopt, kPort),
+              AllOf(HasSubstr("nobody listens on port 7001"), HasSubstr("anteroom watch shows")));
   const Other deaf([] {});
-  EXPECT_THAT(why_not(deaf.pid(), kPort), HasSubstr("listens on no TCP port"));
+  EXPECT_THAT(why_not(deaf.pid(), kPort),
+              AllOf(HasSubstr("listens on no TCP port"), HasSubstr("anteroom watch shows")));
   const Other two([] {
     listen_for_ever("127.0.0.1", kPort, 5);
     listen_for_ever("127.0.0.1", kPort + 1, 5);
@@ -334,6 +348,51 @@ TEST_F(BacklogKeeperTest, LeavesWhatSomebodyElseHasSetMeanwhile) {
   server.set_backlog(300);  // as a reload would
   EXPECT_THAT(keeper.put_back(), HasSubstr("300 by somebody else"));
   EXPECT_THAT(limits_of(kPort), testing::ElementsAre(300));
+}
+
+TEST_F(BacklogKeeperTest, ChangesNoMoreWhatSomebodyElseHasSetMeanwhile) {
+  const Other other([] { listen_for_ever("127.0.0.1", kPort, 5); });
+  RunningServer server(other.pid(), kPort);
+  BacklogKeeper keeper(server);
+  keeper.set_backlog(20);
+  server.set_backlog(300);  // as a reload would
+  EXPECT_THROW(keeper.set_backlog(64), TargetError);
+  EXPECT_THAT(limits_of(kPort), testing::ElementsAre(300));
+  EXPECT_THAT(keeper.put_back(), HasSubstr("300 by somebody else"));
+  EXPECT_THAT(limits_of(kPort), testing::ElementsAre(300));
+}
+
+TEST_F(BacklogKeeperTest, PutsBackThoughSomaxconnHasChangedMeanwhile) {
+  constexpr const char* kSomaxconn = "/proc/sys/net/core/somaxconn";
+  const Other other([] { listen_for_ever("127.0.0.1", kPort, 5); });
+  for (const auto& [before, meanwhile] : {std::pair("100", "4096"), {"4096", "100"}}) {
+    ASSERT_TRUE(test::set_network_sysctl(kSomaxconn, before));
+    RunningServer server(other.pid(), kPort);
+    BacklogKeeper keeper(server);
+    ASSERT_TRUE(test::set_network_sysctl(kSomaxconn, meanwhile));
+    keeper.set_backlog(-1);
+    EXPECT_THAT(limits_of(kPort), testing::ElementsAre(100));
+    keeper.set_backlog(-1);
+    EXPECT_EQ(keeper.put_back(), "");
+    EXPECT_THAT(limits_of(kPort), testing::ElementsAre(5));
+  }
+  ASSERT_TRUE(test::set_network_sysctl(kSomaxconn, "4096"));
+}
+
+TEST_F(BacklogKeeperTest, ChangesNothingIfItsGuardianCouldNotKnowWhenToPutBack) {
+  const Other other([] { listen_for_ever("127.0.0.1", kPort, 5); });
+  RunningServer server(other.pid(), kPort);
+  rlimit before{};
+  ::getrlimit(RLIMIT_NOFILE, &before);
+  // For the lock and a pipe, and none for the guardian.
+  std::array<int, 3> free{};
+  for (int& each : free) each = ::dup(STDERR_FILENO);
+  for (const int each : free) ::close(each);
+  const rlimit few{.rlim_cur = static_cast<rlim_t>(free.back()) + 1, .rlim_max = before.rlim_max};
+  ::setrlimit(RLIMIT_NOFILE, &few);
+  EXPECT_THROW(BacklogKeeper{server}, TargetError);
+  ::setrlimit(RLIMIT_NOFILE, &before);
+  EXPECT_NO_THROW(BacklogKeeper{server});
 }
 
 TEST_F(BacklogKeeperTest, RefusesWhatItCouldNotPutBack) {

@@ -116,6 +116,7 @@ TEST_F(SwarmTool, RefusesBadInputWithOneLineAndStatusTwo) {
       {{"swarm", "localhost:0", greet}, "a host and a port"},
       {{"swarm", "localhost:99999", greet}, "a host and a port"},
       {{"swarm", "::1:80", greet}, "brackets"},
+      {{"swarm", "http://localhost:80/", greet}, "localhost:8080 --http /path"},
       {{"swarm", "no.such.name.invalid:80", greet}, "cannot find the address of no.such.name.invalid"},
       {{"swarm", "192.0.2.1:80", greet}, "--i-own-this-server 192.0.2.1"},
       {{"swarm", "192.0.2.1:80", greet, "--i-own-this-server", "192.0.2.2"}, "names 192.0.2.2"},

@@ -1,4 +1,5 @@
 // anteroom tune on a server that runs, as users run it: nginx and redis as the distribution has them.
+#include <anteroom/bench/running_server.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <signal.h>
@@ -37,6 +38,7 @@ using Words = std::vector<std::string>;
 
 const std::string kAnteroom = PROGRAMS "/anteroom";
 constexpr std::uint32_t kBefore = 511;  // both servers' own default
+constexpr auto kPatience = 60s;
 
 /// A server, and what to say to it.
 struct Case {
@@ -65,6 +67,17 @@ Words tune(const RealServer& server, const Words& dialogue, const Words& more = 
 }
 
 auto lines(const std::string& text) { return std::count(text.begin(), text.end(), '\n'); }
+
+/// Whether that signal has no effect on the process (proc(5)).
+bool ignores(pid_t pid, int signal) {
+  std::ifstream status("/proc/" + std::to_string(pid) + "/status");
+  constexpr std::string_view kName = "SigIgn:";
+  for (std::string line; std::getline(status, line);) {
+    if (!line.starts_with(kName)) continue;
+    return (std::stoull(line.substr(kName.size()), nullptr, 16) >> (signal - 1) & 1) != 0;
+  }
+  return false;
+}
 
 /// The books of every trial that ran balance, and there is a number or a reason why there is none. An
 /// unlimited backlog, which is null, is tried beside those that were asked for.
@@ -124,10 +137,10 @@ class TuneEachServer : public TuneRunning, public testing::WithParamInterface<Ca
     EXPECT_TRUE(test::eventually(
         [&] {
           for (const std::uint32_t backlog : server_->backlogs()) seen.insert(backlog);
-          return program->wait({}) >= 0 || seen.size() >= 3;
+          return program->wait(1ms) >= 0 || seen.size() >= 3;
         },
-        10s));
-    EXPECT_EQ(program->wait({}), -1) << program->errors;
+        kPatience));
+    EXPECT_EQ(program->wait(1ms), -1) << program->errors;
     return program;
   }
   void stop_server() { server_->stop(); }
@@ -140,7 +153,7 @@ INSTANTIATE_TEST_SUITE_P(Peers, TuneEachServer, testing::ValuesIn(kCases),
 
 TEST_P(TuneEachServer, BalancesItsBooksAndPutsTheBacklogBack) {
   Program program(tune(server(), GetParam().dialogue, {"--repeat", "2", "--json", "-"}));
-  const int status = program.wait(60s);
+  const int status = program.wait(kPatience);
   ASSERT_TRUE(status == 0 || status == 3) << status << program.errors;
   EXPECT_TRUE(is_as_before());
   const Json json = Json::parse(program.output);
@@ -176,9 +189,11 @@ TEST_P(TuneEachServer, CountsWhoFindsASmallRoomFull) {
 TEST_P(TuneEachServer, PutsTheBacklogBackWhenItIsInterrupted) {
   const std::string file = path("interrupted.json");
   const auto program = begin_sweep(file);
+  EXPECT_TRUE(ignores(program->pid(), SIGTSTP)) << "a pause would leave it with whatever is being tried";
   program->signal(SIGINT);
-  EXPECT_EQ(program->wait(10s), 130) << program->errors;
+  EXPECT_EQ(program->wait(kPatience), 130) << program->errors;
   EXPECT_TRUE(is_as_before());
+  EXPECT_THAT(program->output, HasSubstr(" has 511 again\n"));
   EXPECT_EQ(Json::parse(std::ifstream(file)).at("interrupted"), true);
   EXPECT_EQ(processes_with(file), 0);
 }
@@ -187,25 +202,41 @@ TEST_P(TuneEachServer, PutsTheBacklogBackWhenItIsKilled) {
   const std::string file = path("killed.json");
   const auto program = begin_sweep(file);
   program->signal(SIGKILL);
-  EXPECT_EQ(program->wait(5s), 128 + SIGKILL);
-  EXPECT_TRUE(test::eventually([&] { return is_as_before(); }, 2s));
-  EXPECT_TRUE(test::eventually([&] { return processes_with(file) == 0; }));
+  EXPECT_EQ(program->wait(kPatience), 128 + SIGKILL);
+  EXPECT_TRUE(test::eventually([&] { return is_as_before(); }, kPatience));
+  EXPECT_TRUE(test::eventually([&] { return processes_with(file) == 0; }, kPatience));
+}
+
+TEST_P(TuneEachServer, EndsWhenSomebodyElseChangesTheBacklog) {
+  const auto program = begin_sweep(path("changed.json"));
+  const bench::RunningServer somebody_else(server().pid(), server().port());
+  // More than once, for the sweep may be about to change it just then.
+  EXPECT_TRUE(test::eventually(
+      [&] {
+        somebody_else.set_backlog(300);
+        return program->wait(1ms) >= 0;
+      },
+      kPatience));
+  EXPECT_EQ(program->wait(1ms), 1) << program->errors;
+  EXPECT_EQ(lines(program->errors), 1) << program->errors;
+  EXPECT_THAT(program->errors, HasSubstr("300 by somebody else"));
+  EXPECT_THAT(server().backlogs(), Each(300));
 }
 
 TEST_P(TuneEachServer, EndsWithItsServer) {
   const std::string file = path("died.json");
   const auto program = begin_sweep(file);
   stop_server();
-  EXPECT_EQ(program->wait(10s), 1) << program->errors;
+  EXPECT_EQ(program->wait(kPatience), 1) << program->errors;
   EXPECT_EQ(lines(program->errors), 1) << program->errors;
   EXPECT_THAT(program->errors, HasSubstr("pid " + server().pid_text()));
-  EXPECT_TRUE(test::eventually([&] { return processes_with(file) == 0; }));
+  EXPECT_TRUE(test::eventually([&] { return processes_with(file) == 0; }, kPatience));
 }
 
 /// Runs it, and expects status 2 and one line that says `what`.
 void expect_refused(Words words, const testing::Matcher<std::string>& what) {
   Program program(std::move(words));
-  EXPECT_EQ(program.wait(20s), 2) << program.output << program.errors;
+  EXPECT_EQ(program.wait(kPatience), 2) << program.output << program.errors;
   EXPECT_THAT(program.errors, what);
   EXPECT_EQ(lines(program.errors), 1) << program.errors;
 }
@@ -214,7 +245,7 @@ TEST_F(TuneRunning, PrintsATable) {
   const Nginx nginx;
   ASSERT_TRUE(nginx.ready()) << nginx.errors();
   Program program(tune(nginx, kHttp, {"--repeat", "1"}));
-  const int status = program.wait(60s);
+  const int status = program.wait(kPatience);
   EXPECT_TRUE(status == 0 || status == 3) << status << program.errors;
   EXPECT_THAT(program.output, AllOf(HasSubstr("nginx"), HasSubstr("backlog"), HasSubstr("deepest queue")));
   EXPECT_THAT(program.output, HasSubstr("recommend"));
@@ -275,7 +306,7 @@ TEST_F(TuneRunning, GoesToTheNetworkNamespaceOfTheServer) {
   const Nginx nginx({.is_elsewhere = true});
   ASSERT_TRUE(nginx.ready()) << nginx.errors();
   Program program(tune(nginx, kHttp, {"--repeat", "1", "--json", "-"}));
-  const int status = program.wait(60s);
+  const int status = program.wait(kPatience);
   ASSERT_TRUE(status == 0 || status == 3) << status << program.errors;
   expect_sound(Json::parse(program.output), {16, 256});
   EXPECT_THAT(nginx.backlogs(), Each(kBefore));

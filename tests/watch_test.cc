@@ -28,6 +28,7 @@
 #include "watch_drops.h"
 #include "watch_pace.h"
 #include "watch_rules.h"
+#include "watch_view.h"
 
 namespace anteroom::tool {
 namespace {
@@ -256,6 +257,19 @@ TEST_F(Watch, EndsAsSoonAsARuleIsBroken) {
   EXPECT_NE(outcome.errors.find(std::to_string(::getpid())), std::string::npos) << outcome.errors;
   const Outcome kept = watch({"--fail-if", "full>82%", "--fail-if", "drops>0", "--for", "200ms"});
   EXPECT_EQ(kept.status, 0) << kept.errors;
+}
+
+TEST_F(Watch, NoticesThatSomaxconnIsAnother) {
+  constexpr const char* kSomaxconn = "/proc/sys/net/core/somaxconn";
+  Watcher watcher({"--json", "-"});
+  ASSERT_TRUE(test::set_network_sysctl(kSomaxconn, "15"));
+  watcher.program.signal(SIGINT);
+  const int status = watcher.program.wait(kRunPatience);
+  ASSERT_TRUE(test::set_network_sysctl(kSomaxconn, "4096"));
+  ASSERT_EQ(status, 0) << watcher.program.errors;
+  const Document document = document_of({status, watcher.program.output, watcher.program.errors});
+  EXPECT_EQ(document["somaxconn"], 15);
+  EXPECT_EQ(document["listeners"][0]["bound_by"], "somaxconn");
 }
 
 TEST_F(Watch, NoticesWhoComesAndGoes) {
@@ -490,6 +504,27 @@ TEST_F(Watch, CostsLessThanAHundredthOfAProcessorWithAThousandListeners) {
   EXPECT_EQ(document["listeners"].size(), 1001U);
   EXPECT_GT(document["cpu_share"], 0);
   EXPECT_LT(document["cpu_share"], kIsSanitized ? 0.05 : 0.01);
+}
+
+TEST(WatchAdvice, RaisesSomaxconnWhereTheListenerIs) {
+  WatchCommand command{.pid = 4711, .is_elsewhere = true};
+  WatchState state{.command = command, .rooms = WatchedRooms([](const auto&) { return true; })};
+  state.backlog_max = 15;
+  bench::ListeningSocket socket{.address = {"127.0.0.1", 80}, .limit = 15, .cookie = 1};
+  const auto look = [&](std::chrono::nanoseconds at, std::uint32_t depth, std::uint32_t drops) {
+    socket.depth = depth;
+    socket.drops = drops;
+    state.rooms.take(at, std::span(&socket, 1), true, [&] { return drops; });
+  };
+  look(0ms, 0, 0);
+  look(10ms, 16, 100);
+  look(20ms, 0, 100);
+  const std::vector<RoomGroup> groups = state.rooms.groups(true);
+  const auto words = [&] { return advice_in_words(state, groups.at(0), advise(state, groups.at(0))); };
+  EXPECT_NE(words().find("Do: nsenter -t 4711 -n sysctl -w net.core.somaxconn="), std::string::npos)
+      << words();
+  command.is_elsewhere = false;
+  EXPECT_NE(words().find("Do: sysctl -w net.core.somaxconn="), std::string::npos) << words();
 }
 
 TEST(DropShares, GiveNoMoreThanTheNamespaceHas) {

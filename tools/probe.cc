@@ -87,7 +87,8 @@ std::string problem_of(const Probe& probe, const Endpoint& server, const Dialogu
           "nobody listens on {}: is the server up, and is that its port? ss -lnt shows who listens", address);
     if (probe.error) return describe_connect_error(probe.error, server);
     return fmt::format(
-        "{} did not let us connect within {}: a firewall may drop what we send, or its queue is full",
+        "{} did not let us connect within {}: a firewall may drop what we send, or its queue is full, which "
+        "anteroom watch shows where it runs",
         address, bench::print_duration(patience));
   }
   if (!probe.heard.empty())

@@ -1,6 +1,7 @@
 #include "running_target.h"
 
 #include <fmt/format.h>
+#include <signal.h>
 
 #include <algorithm>
 #include <cstdio>
@@ -66,8 +67,10 @@ std::string try_once(const RunningServer& server, const bench::Target& target,
   std::string problem = problem_of(seen, target.address, target.dialogue, patience);
   if (problem.empty() || !seen.heard.empty() || seen.has_ended) return problem;
   if (const std::uint32_t waiting = waiting_at(server))
-    return fmt::format("{} (pid {}) accepts nobody: {} wait in its queue of {}. No backlog mends that",
-                       server.name(), server.pid(), waiting, server.backlog());
+    return fmt::format(
+        "{} (pid {}) accepts nobody: {} wait{} in its queue of {}. No backlog mends that: find out what it "
+        "does instead",
+        server.name(), server.pid(), waiting, waiting == 1 ? "s" : "", server.backlog());
   return problem;
 }
 
@@ -91,6 +94,7 @@ bench::Target target_of(const RunningServer& server, const ExperimentCommand& co
 
 RunningTarget::RunningTarget(ExperimentCommand& command, const std::atomic<bool>& interrupted)
     : server_(find(command)), target_(target_of(server_, command, interrupted)), keeper_(server_) {
+  ::signal(SIGTSTP, SIG_IGN);  // a pause would leave the server with whatever is being tried
   RunningCommand& running = *command.running;
   running.pid = server_.pid();
   running.port = server_.port();

@@ -12,7 +12,7 @@
 namespace anteroom::tool {
 
 /// A server that runs, for as long as it is being tuned: found, spoken to once, changed before each trial,
-/// and given back what it had at the end, whatever happens in between.
+/// and given back what it had at the end, whatever happens in between. Ctrl-Z is not heeded from then on.
 class RunningTarget {
  public:
   /// Finds it, fills in what `command` has to know of it, and takes its own backlog among those to be tried.

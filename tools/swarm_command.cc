@@ -63,6 +63,9 @@ struct HostAndPort {
 };
 
 HostAndPort split_server(const std::string& text) {
+  if (text.find('/') != std::string::npos)
+    refuse("HOST:PORT", text,
+           "a host and a port: of a URL the rest is for --http, localhost:8080 --http /path");
   const std::size_t colon = text.rfind(':');
   const std::string port = colon == std::string::npos ? "" : text.substr(colon + 1);
   std::string host = text.substr(0, colon);

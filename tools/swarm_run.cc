@@ -336,7 +336,8 @@ int swarm(const SwarmCommand& typed, const std::atomic<bool>& interrupted) {
   }
   if (trial.server_died)
     run.why_ended =
-        fmt::format("the server on {} ended, or closed its listener, in the middle", address->to_string());
+        fmt::format("the server on {} ended, or closed its listener, in the middle: its log may say why",
+                    address->to_string());
   const std::vector<std::string> told = notes(run);
   Json document = swarm_document(run);
   document["interrupted"] = run.interrupted = interrupted.load();

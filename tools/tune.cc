@@ -112,6 +112,12 @@ void print_answer(const Run& run, const Advice& advice, const Terminal& terminal
   print_limits(run.command, advice);
 }
 
+/// Who ends it in the middle asks whether the server is as it was.
+void print_what_it_has(const Run& run) {
+  if (!run.command.running || !run.interrupted || !run.not_put_back.empty()) return;
+  fmt::print("  {} has {} again\n", run.command.running->name, run.command.running->backlog);
+}
+
 void print_result(const Run& run, const Advice& advice, const Json& document) {
   const bool was_run = std::ranges::any_of(run.trials, &TrialResult::complete);
   if (!was_run && !run.interrupted) return;  // finish() says why
@@ -127,6 +133,7 @@ void print_result(const Run& run, const Advice& advice, const Json& document) {
   }
   for (const std::string& note : notes(run)) print_wrapped("note: " + note, terminal);
   print_answer(run, advice, terminal);
+  print_what_it_has(run);
   print_wrapped("  again: " + run.command.command_line, terminal);
 }
 

@@ -30,8 +30,8 @@ struct RunningCommand {
   bench::Dialogue dialogue;
 
   // Filled in when it has been found.
-  std::string name;        ///< of the process
-  std::string address;     ///< where it is called
+  std::string name;               ///< of the process
+  std::string address;            ///< where it is called
   int backlog = 0;                ///< which it had
   int backlog_max = 0;            ///< its net.core.somaxconn
   int rooms = 0;                  ///< its listening sockets

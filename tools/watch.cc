@@ -296,6 +296,7 @@ void WatchRun::take_counters(const KernelCounters& counters, nanoseconds at) {
 }
 
 void WatchRun::tick() {
+  state_.backlog_max = system_backlog_max();  // who watches may be about to raise it
   state_.rooms.tick();
   state_.counted_last_second = state_.counted.since(counted_a_second_ago_);
   counted_a_second_ago_ = state_.counted;

@@ -37,7 +37,8 @@ namespace anteroom::tool {
 struct WatchCommand {
   std::vector<std::uint16_t> ports;  ///< none: all
   std::optional<pid_t> pid;
-  std::vector<std::uint32_t> inodes;               ///< the sockets of `pid`; in its namespace we are already
+  std::vector<std::uint32_t> inodes;               ///< the sockets of `pid`; in its namespace we are already,
+  bool is_elsewhere = false;                       ///< and that is not the one in which this was typed
   std::optional<std::chrono::nanoseconds> length;  ///< none: until we are told to end
   std::optional<std::chrono::nanoseconds> interval;  ///< none: as often as costs little
   int rows_max = 0;                                  ///< of the table; 0 is all there are

@@ -175,8 +175,9 @@ void understand_watch(TypedWatch& typed) {
   listen_for_scrapes(typed);
   if (command.pid) {
     if (!bench::is_alive(*command.pid))
-      throw TargetError(fmt::format("there is no process {}", *command.pid));
-    bench::enter_network_of(*command.pid);
+      throw TargetError(
+          fmt::format("there is no process {}; watch without --pid shows who listens", *command.pid));
+    command.is_elsewhere = bench::enter_network_of(*command.pid);
     find_sockets_of(*command.pid, command);
   }
   refuse_what_is_not_there(command);

@@ -229,8 +229,11 @@ std::string retune_command(const WatchState& state, const RoomGroup& group, int 
   std::string command = "anteroom retune";
   if (!processes.empty()) command += fmt::format(" --pid {}", processes.front().pid);
   command += fmt::format(" --port {} --backlog {}", group.address.port(), backlog);
-  if (backlog > state.backlog_max)
-    command = fmt::format("sysctl -w net.core.somaxconn={} && {}", backlog, command);
+  if (backlog > state.backlog_max) {
+    const WatchCommand& watched = state.command;
+    const std::string there = watched.is_elsewhere ? fmt::format("nsenter -t {} -n ", *watched.pid) : "";
+    command = fmt::format("{}sysctl -w net.core.somaxconn={} && {}", there, backlog, command);
+  }
   return command;
 }
 

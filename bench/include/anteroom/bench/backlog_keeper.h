@@ -2,6 +2,7 @@
 #include <anteroom/bench/running_server.h>
 #include <anteroom/fd.h>
 
+#include <array>
 #include <atomic>
 #include <string>
 
@@ -23,7 +24,8 @@ class BacklogKeeper {
   BacklogKeeper& operator=(const BacklogKeeper&) = delete;
   ~BacklogKeeper();
 
-  /// RunningServer::set_backlog().
+  /// RunningServer::set_backlog(), unless somebody else has changed it meanwhile: throws TargetError then,
+  /// and the server keeps what it has.
   void set_backlog(int backlog);
 
   /// Puts it back now, and sends the guardian away. Returns one line about what was not put back.
@@ -38,6 +40,7 @@ class BacklogKeeper {
   };
   [[noreturn]] void guard(pid_t parent, const Fd& tells) const noexcept;
   std::string put_back_ours() const noexcept;
+  std::array<int, 2> ours() const noexcept;
 
   const RunningServer& server_;
   Fd lock_;

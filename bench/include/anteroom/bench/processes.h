@@ -39,7 +39,8 @@ bool is_alive(pid_t pid);
 /// User and system time of all its threads, from /proc/<pid>/task/*/schedstat; 0 where there is none.
 std::chrono::nanoseconds processor_time(pid_t pid);
 
-/// What the process calls itself (/proc/<pid>/comm); empty if there is none.
+/// What the process calls itself (/proc/<pid>/comm); empty if there is none. It may call itself anything, and
+/// this goes to terminals and into JSON: what is not printable ASCII is a question mark.
 std::string process_name(pid_t pid);
 
 }  // namespace anteroom::bench

@@ -76,14 +76,17 @@ class RunningServer {
 
   /// Whether this user may change it. Throws TargetError if not.
   void check_rights() const;
+  /// Throws TargetError if a room that is there has neither what it had when it was found nor one of `ours`:
+  /// then the server was reloaded, or somebody else was here.
+  void check_untouched(std::span<const int> ours) const;
   /// listen(fd, backlog) on every room; a number beyond backlog_max() becomes that. Throws ServerGone, or
   /// TargetError if it is not allowed.
   void set_backlog(int backlog) const;
   /// As long as that is open, no other process of ours changes it; the rooms' backlogs are those of now.
   /// Throws TargetError if one does.
   Fd lock();
-  /// Every room gets back what it had when it was found; but for those that have by now what is none of
-  /// `ours`, if there are any: then the server was reloaded, or somebody else was here. Throws nothing:
+  /// Every room gets back what it had when it was found; but for those that somebody else has changed
+  /// (check_untouched()), unless nobody names what is ours. Throws nothing:
   /// returns one line about what was not put back; empty if all was, or if the server is gone.
   std::string put_back(std::span<const int> ours = {}) const noexcept;
 
