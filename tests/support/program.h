@@ -7,6 +7,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
 #include <cerrno>
 #include <chrono>
@@ -75,16 +76,16 @@ class Program {
     ::kill(pid_, number);
   }
 
-  /// The next line of its standard output, without its end; what there is of it after five seconds.
+  /// The next line of its standard output, without its end; what there is of it after half a minute.
   std::string read_line() {
-    const auto limit = Clock::now() + std::chrono::seconds(5);
+    const auto limit = Clock::now() + std::chrono::seconds(30);
     for (;;) {
       if (const std::size_t end = output.find('\n'); end != std::string::npos) {
         std::string line = output.substr(0, end);
         output.erase(0, end + 1);
         return line;
       }
-      if (Clock::now() > limit || !drain(limit)) return std::exchange(output, {});
+      if (Clock::now() > limit || !out_ || !drain(limit)) return std::exchange(output, {});
     }
   }
 
@@ -100,15 +101,15 @@ class Program {
   /// its output.
   int wait(std::chrono::milliseconds patience) {
     const auto limit = Clock::now() + patience;
-    while (!ended_ && Clock::now() < limit) {
+    do {
       int status = 0;
-      if (::wait4(pid_, &status, WNOHANG, &usage_) == pid_) {
+      if (!ended_ && ::wait4(pid_, &status, WNOHANG, &usage_) == pid_) {
         ended_ = true;
         status_ = WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
       }
       if (!ended_) signal_again_if_it_was_lost();
-      drain(Clock::now() + std::chrono::milliseconds(5));
-    }
+      drain(std::min(limit, Clock::now() + std::chrono::milliseconds(5)));
+    } while (!ended_ && Clock::now() < limit);
     while (ended_ && drain(Clock::now())) {
     }
     return ended_ ? status_ : -1;
