@@ -99,6 +99,8 @@ std::string describe_connect_error(const std::error_code& error, const Endpoint&
       return says("the server reset the connection");
     case EACCES:
     case EPERM:
+      if (to.family() == AF_UNIX)
+        return says("not permitted (the rights of the socket, or of a folder above it)");
       return says("not permitted (a firewall rule, or a broadcast address)");
     case EAFNOSUPPORT:
       return says("this system has no such address family");

@@ -20,7 +20,8 @@ class Connection::Deadlines final : public TimerEntry {
   ~Deadlines() { cancel(); }
   void cancel() noexcept { connection_.reactor().timers().cancel(*this); }
 
-  /// The end, whatever happens: of an attempt to connect, or of lingering.
+  /// The end, whatever happens: of an attempt to connect, or of lingering. Of a connection that closes with
+  /// output waiting: unless the peer takes something until then.
   void end_after(Clock::duration delay) noexcept;
   /// It is open: from now on the deadlines of its options hold, and no other.
   void opened() noexcept;
@@ -44,6 +45,8 @@ class Connection::Deadlines final : public TimerEntry {
   bool is_input_due() const noexcept;
   bool is_output_due() const noexcept;
   bool is_output_missed(Clock::time_point now) const noexcept;
+  bool is_taken_by_peer() const noexcept;
+  std::size_t bytes_in_kernel() const noexcept;
   double needed_in_window(std::size_t bytes_per_second) const noexcept;
   void begin_windows(Clock::time_point now) noexcept;
   Clock::time_point next() const noexcept;
@@ -60,6 +63,8 @@ class Connection::Deadlines final : public TimerEntry {
   Clock::time_point output_window_{};
   std::size_t received_bytes_ = 0;  // in the window
   std::size_t sent_bytes_ = 0;
+  std::size_t in_kernel_at_window_ = 0;  // at its beginning
+  std::size_t in_kernel_at_end_set_ = 0;
 };
 
 }  // namespace anteroom

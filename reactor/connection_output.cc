@@ -71,12 +71,15 @@ bool Connection::send_file(Fd file, std::uint64_t offset, std::uint64_t size) no
   const bool is_first = !output_;
   if (!make_output()) return false;
   if (!output_->append_file(std::move(file), offset, size)) return send_failed(ENOMEM), false;
-  if (!is_first) return true;
-  std::size_t sent = 0;
-  const int error = send_output(sent);
-  if (error == 0) return drop_output(), true;
-  if (error == EINTR) reactor().again(*this);
-  if (error != EAGAIN && error != EINTR) return send_failed(error), false;
+  if (is_first) {
+    std::size_t sent = 0;
+    const int error = send_output(sent);
+    if (error == 0) return drop_output(), true;
+    if (error == EINTR) reactor().again(*this);
+    if (error != EAGAIN && error != EINTR) return send_failed(error), false;
+  }
+  // It costs no memory, but a descriptor, so who takes no files may not ask for more of them.
+  if (output_->bytes_in_all() >= kind_->options.high_watermark_bytes) paused_by_output_ = true;
   return watch_or_end();
 }
 
@@ -122,7 +125,7 @@ bool Connection::keep(std::string_view bytes) noexcept {
   if (!output_->append(bytes)) return send_failed(ENOMEM), false;
   counts.buffered_bytes += output_->memory() - before;
   if (most_in_all > 0 && counts.buffered_bytes > most_in_all) return send_failed(ENOBUFS), false;
-  if (output_->bytes() >= kind_->options.high_watermark_bytes) paused_by_output_ = true;
+  if (output_->bytes_in_all() >= kind_->options.high_watermark_bytes) paused_by_output_ = true;
   return watch_or_end();
 }
 
@@ -153,7 +156,7 @@ void Connection::write() noexcept {
   std::size_t sent = 0;
   const int error = send_output(sent);
   if (error != 0 && error != EAGAIN && error != EINTR) return send_failed(error);
-  if (output_->bytes() <= kind_->options.low_watermark_bytes && paused_by_output_) {
+  if (output_->bytes_in_all() <= kind_->options.low_watermark_bytes && paused_by_output_) {
     paused_by_output_ = false;
     if (deadlines_) deadlines_->input_begins();
   }

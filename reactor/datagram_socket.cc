@@ -10,11 +10,10 @@
 #include <array>
 #include <cerrno>
 #include <chrono>
-#include <cstring>
 #include <memory>
-#include <new>
-#include <span>
 #include <utility>
+
+#include "unsent_datagrams.h"
 
 namespace anteroom {
 namespace {
@@ -22,16 +21,6 @@ namespace {
 constexpr unsigned kBatchMax = 32;
 constexpr unsigned kBatchMin = 2;  // with one, nobody would know whether there are more
 constexpr std::chrono::milliseconds kRestFromErrors{20};
-constexpr std::size_t kUnsentBytesMin = 68 * 1024;  // for any one of UDP's, with its address
-
-mmsghdr message_of(void* address, socklen_t address_bytes, iovec& piece) noexcept {
-  mmsghdr message{};
-  message.msg_hdr.msg_name = address;
-  message.msg_hdr.msg_namelen = address_bytes;
-  message.msg_hdr.msg_iov = &piece;
-  message.msg_hdr.msg_iovlen = 1;
-  return message;
-}
 
 /// A path on which nobody receives any more would make bind(2) say EADDRINUSE for ever.
 void remove_dead_mailbox(const Endpoint& endpoint) {
@@ -54,89 +43,6 @@ Fd open_datagram_socket(int family) {
 }
 
 }  // namespace
-
-/// Datagrams that wait to be sent, one behind the other in one stretch of memory: of each how long its
-/// address and its bytes are, and both of them.
-class DatagramSocket::Unsent {
- public:
-  explicit Unsent(std::size_t bytes_max) noexcept : bytes_max_(std::max(bytes_max, kUnsentBytesMin)) {}
-
-  std::size_t count() const noexcept { return count_; }
-  std::size_t size() const noexcept { return end_ - begin_; }
-
-  bool append(const Endpoint& to, std::string_view bytes) noexcept {
-    const bool has_address = to.family() != AF_UNSPEC;
-    const Head head{bytes.size(), has_address ? to.size() : 0};
-    if (bytes.size() > bytes_max_ || head.record_bytes() > bytes_max_ - size()) return false;
-    if (!make_room(head.record_bytes())) return false;
-    put(&head, sizeof(head));
-    put(to.data(), head.address_bytes);
-    put(bytes.data(), bytes.size());
-    ++count_;
-    return true;
-  }
-
-  /// Points `messages` at the first of them; at how many.
-  unsigned gather(std::span<mmsghdr> messages, std::span<iovec> pieces) const noexcept {
-    const auto count = static_cast<unsigned>(std::min(count_, messages.size()));
-    std::size_t at = begin_;
-    for (unsigned i = 0; i < count; ++i) {
-      const Head head = head_at(at);
-      char* const address = memory_.get() + at + sizeof(head);
-      pieces[i] = {.iov_base = address + head.address_bytes, .iov_len = head.payload_bytes};
-      messages[i] = message_of(head.address_bytes == 0 ? nullptr : address, head.address_bytes, pieces[i]);
-      at += head.record_bytes();
-    }
-    return count;
-  }
-
-  /// Whom the first is for.
-  Endpoint address() const noexcept {
-    sockaddr_storage address{};
-    std::memcpy(&address, memory_.get() + begin_ + sizeof(Head), head_at(begin_).address_bytes);
-    return Endpoint::from(reinterpret_cast<sockaddr*>(&address), head_at(begin_).address_bytes);
-  }
-
-  void forget(std::size_t count) noexcept {
-    count_ -= count;
-    for (; count > 0; --count) begin_ += head_at(begin_).record_bytes();
-    if (count_ == 0) begin_ = end_ = 0;
-  }
-
- private:
-  struct Head {
-    std::size_t payload_bytes = 0;
-    socklen_t address_bytes = 0;
-    std::size_t record_bytes() const noexcept { return sizeof(Head) + address_bytes + payload_bytes; }
-  };
-
-  /// The memory is twice what may be used, so whatever has to be moved to the front finds room there, and
-  /// what has gone since the last time was more than that.
-  bool make_room(std::size_t bytes) noexcept {
-    if (!memory_) memory_.reset(new (std::nothrow) char[2 * bytes_max_]);
-    if (!memory_) return false;
-    if (bytes > 2 * bytes_max_ - end_) {
-      std::memcpy(memory_.get(), memory_.get() + begin_, size());
-      end_ -= std::exchange(begin_, 0);
-    }
-    return true;
-  }
-  void put(const void* from, std::size_t bytes) noexcept {
-    if (bytes > 0) std::memcpy(memory_.get() + end_, from, bytes);
-    end_ += bytes;
-  }
-  Head head_at(std::size_t at) const noexcept {
-    Head head;
-    std::memcpy(&head, memory_.get() + at, sizeof(head));
-    return head;
-  }
-
-  std::size_t bytes_max_;
-  std::unique_ptr<char[]> memory_;
-  std::size_t begin_ = 0;
-  std::size_t end_ = 0;
-  std::size_t count_ = 0;
-};
 
 class DatagramSocket::Mailbox final : public Channel {
  public:
@@ -208,6 +114,7 @@ class DatagramSocket::Mailbox final : public Channel {
   void on_ready(std::uint32_t events) noexcept override {
     if ((events & (EPOLLIN | EPOLLERR | EPOLLHUP)) != 0) more_to_receive_ = true;
     if ((events & (EPOLLOUT | EPOLLERR | EPOLLHUP)) != 0) is_blocked_ = false;
+    if (!is_blocked_ && failure_ == EAGAIN) failure_ = 0;  // met before the edge, which will not come twice
     work();
   }
 
@@ -227,7 +134,7 @@ class DatagramSocket::Mailbox final : public Channel {
     if (!is_retired() && more_to_receive_) receive();
     is_working_ = false;
     // Sent by `drained` or `error`, which would have no end if it went out in the same turn.
-    if (!is_retired() && unsent_.count() > 0 && !is_blocked_) alarm_.arm({});
+    if (!is_retired() && (unsent_.count() > 0 || has_waited_) && !is_blocked_) alarm_.arm({});
   }
 
   // ---- Receiving
@@ -330,6 +237,7 @@ class DatagramSocket::Mailbox final : public Channel {
     }
     if (!has_waited_ || unsent_.count() > 0) return;
     has_waited_ = false;
+    if (sees_room_) watch_for_datagrams();
     if (handlers_.drained) handlers_.drained();
   }
 
@@ -347,8 +255,8 @@ class DatagramSocket::Mailbox final : public Channel {
     return 1;
   }
 
-  /// From now on epoll tells of room, too. Not before: with UDP each datagram that the network has taken is
-  /// an edge, and would wake us for nothing.
+  /// Until all has gone, epoll tells of room, too. Not at other times: with UDP each datagram that the
+  /// network has taken is an edge, and would wake us for nothing.
   void wait_for_room() noexcept {
     is_blocked_ = has_waited_ = true;
     if (!sees_room_) watch_for_room();
@@ -358,6 +266,11 @@ class DatagramSocket::Mailbox final : public Channel {
     if (is_watched()) reactor().unwatch(*this);
     sees_room_ = !reactor().watch(*this);
     if (!sees_room_) alarm_.arm(kRestFromErrors);
+  }
+  void watch_for_datagrams() noexcept {
+    reactor().unwatch(*this);
+    sees_room_ = false;
+    if (reactor().watch_exclusive(*this)) alarm_.arm(kRestFromErrors);
   }
 
   void tell(int error, const Endpoint& to) noexcept {
@@ -393,7 +306,7 @@ class DatagramSocket::Mailbox final : public Channel {
   bool has_waited_ = false;       // `drained` has to be told
   bool more_to_receive_ = false;  // receiving stopped before it met EAGAIN
   int failure_ = 0;               // errno: of the first that waits
-  Unsent unsent_;
+  UnsentDatagrams unsent_;
   Timer alarm_;
   Endpoint path_;  // to be removed at the end
   DatagramStats stats_;

@@ -80,6 +80,7 @@ bool Output::append_file(Fd file, std::uint64_t offset, std::uint64_t size) noex
   last().file = std::move(file);
   last().offset = offset;
   last().left = size;
+  file_bytes_ += size;
   return true;
 }
 
@@ -129,6 +130,7 @@ int Output::send_file(int socket, std::size_t& sent) noexcept {
     if (static_cast<std::uint64_t>(count) < most) no_sigpipe.came();
     first_.offset += static_cast<std::uint64_t>(count);
     first_.left -= static_cast<std::uint64_t>(count);
+    file_bytes_ -= static_cast<std::uint64_t>(count);
     budget -= static_cast<std::uint64_t>(count);
     sent += static_cast<std::size_t>(count);
   }

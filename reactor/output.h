@@ -15,6 +15,8 @@ class Output {
   bool empty() const noexcept { return first_.bytes.empty() && !first_.file && !first_.next; }
   /// Bytes in memory, those of files not counted.
   std::size_t bytes() const noexcept { return bytes_; }
+  /// With those of files.
+  std::uint64_t bytes_in_all() const noexcept { return bytes_ + file_bytes_; }
   /// The memory that holds them.
   std::size_t memory() const noexcept { return memory_; }
 
@@ -47,6 +49,7 @@ class Output {
   Piece* last_ = nullptr;  // first_ if null
   std::size_t bytes_ = 0;
   std::size_t memory_ = 0;
+  std::uint64_t file_bytes_ = 0;
 };
 
 }  // namespace anteroom

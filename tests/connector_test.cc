@@ -336,6 +336,8 @@ TEST(DescribeConnectError, SaysWhereAndWhatForEachError) {
             describe_connect_error({ENOMEM, std::system_category()}, to));
   EXPECT_EQ(describe_connect_error({EPIPE, std::system_category()}, Endpoint::unix_path("/door")),
             "unix:/door: Broken pipe");
+  EXPECT_EQ(describe_connect_error({EACCES, std::system_category()}, Endpoint::unix_path("/door")),
+            "unix:/door: not permitted (the rights of the socket, or of a folder above it)");
 }
 
 }  // namespace

@@ -383,6 +383,39 @@ TEST_F(FullMailboxTest, SaysWhenAllIsGoneAlsoIfItNeverSaidNo) {
   EXPECT_EQ(heard + receiver.receive_all(), 40);
 }
 
+// Found by this test: a send that had found no room before the turn was looked at after the edge of the room
+// that came since, and waited for another one. Only the first time was that told anew.
+TEST_F(FullMailboxTest, IsToldOfRoomEachTime) {
+  DatagramSocket socket(reactor, Endpoint(), diary.handlers(), {.peer = receiver.local()});
+  for (int round = 1; round <= 3; ++round) {
+    while (socket.send("letter")) {
+    }
+    ASSERT_TRUE(turn_until([&] { return receiver.receive_all(), diary.drained == round; })) << round;
+    receiver.receive_all();
+  }
+}
+
+// Found by this test: whose queue had been full once was told of room for ever after, with each letter that
+// was taken.
+TEST_F(FullMailboxTest, IsNotWokenByWhatItSendsOnceAllIsGone) {
+  DatagramSocket socket(reactor, Endpoint(), diary.handlers(), {.peer = receiver.local()});
+  for (int round = 0; round < 3; ++round) {
+    while (socket.send("letter")) {
+    }
+    ASSERT_TRUE(turn_until([&] { return receiver.receive_all(), diary.drained == round + 1; }));
+    receiver.receive_all();
+    turn_times(reactor, 3);
+    const std::uint64_t before = reactor.metrics().events;
+    for (int i = 0; i < 10; ++i) {
+      EXPECT_TRUE(socket.send("letter"));
+      turn_times(reactor, 2);
+      EXPECT_EQ(receiver.receive(), "letter");
+      turn_times(reactor, 2);
+    }
+    EXPECT_EQ(reactor.metrics().events, before);
+  }
+}
+
 TEST_F(FullMailboxTest, SleepsWhileItWaits) {
   DatagramSocket socket(reactor, Endpoint(), diary.handlers(), {.peer = receiver.local()});
   while (socket.send("letter")) {
@@ -475,6 +508,34 @@ TEST_F(DatagramSocketTest, SaysWhenThereIsRoomAgainAlsoIfTheKernelNeverSaidNo) {
   EXPECT_EQ(sent, 4) << "256 KiB";
   ASSERT_TRUE(turn_until([&] { return diary.drained == 1; }));
   EXPECT_EQ(socket.stats().sent, 4U);
+}
+
+// Found by this test: `drained` was not told when its own handler had flushed what was refused room before.
+TEST_F(DatagramSocketTest, SaysWhenThereIsRoomAgainAlsoIfAHandlerHasMadeIt) {
+  const Caller caller(kLoopback);
+  std::optional<DatagramSocket> socket;
+  int drained = 0;
+  const auto send_all_that_fits = [&] {
+    ++drained;
+    while (socket->send(caller.local(), pattern(60'000))) {
+    }
+    socket->flush();
+    caller.receive_all();
+  };
+  socket.emplace(reactor, kLoopback, DatagramHandlers{.drained = send_all_that_fits});
+  while (socket->send(caller.local(), pattern(60'000))) {
+  }
+  EXPECT_TRUE(turn_until([&] { return drained == 3; }));
+}
+
+TEST_F(DatagramSocketTest, TakesAnyNumberAsTheMostThatMayWait) {
+  const Caller caller(kLoopback);
+  for (const std::size_t most : {std::size_t{0}, std::size_t{1} << 63, ~std::size_t{0}}) {
+    DatagramSocket socket(reactor, kLoopback, diary.handlers(), {.unsent_bytes_max = most});
+    EXPECT_TRUE(socket.send(caller.local(), pattern(60'000)));
+    socket.flush();
+    EXPECT_TRUE(caller.receive() == pattern(60'000));
+  }
 }
 
 TEST_F(DatagramSocketTest, RefusesWhatIsLongerThanAllThatMayWait) {

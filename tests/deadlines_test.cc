@@ -6,7 +6,9 @@
 #include <anteroom/reactor.h>
 #include <anteroom/timer.h>
 #include <gtest/gtest.h>
+#include <linux/sockios.h>
 #include <poll.h>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
@@ -129,6 +131,21 @@ class Deadlines : public testing::Test {
     std::string sip(count, '\0');
     const ssize_t taken = ::recv(peer->fd(), sip.data(), sip.size(), MSG_DONTWAIT);
     return taken > 0 ? static_cast<std::size_t>(taken) : 0;
+  }
+
+  /// The peer takes so much that the kernel has `count` bytes less of ours on the way.
+  void take_from_the_kernel(int count) {
+    const int before = bytes_on_the_way();
+    const Clock::time_point end = real_now() + kPatience;
+    while (before - bytes_on_the_way() < count) {
+      ASSERT_LT(real_now(), end);
+      take(10'000);
+    }
+  }
+  int bytes_on_the_way() {
+    int bytes = 0;
+    EXPECT_EQ(::ioctl(guest().fd(), SIOCOUTQ, &bytes), 0);
+    return bytes;
   }
 
   Connection& guest() {
@@ -274,6 +291,24 @@ TEST_F(Deadlines, OfTheWayAreOverOnceAConnectionIsOpen) {
   ASSERT_NE(id, ChannelId::kNone);
   pass(100ms);
   EXPECT_TRUE(lives());
+}
+
+// Found by this test: whom we did not read was thought to have said nothing.
+TEST_F(Deadlines, DoNotCutWhoHasSpokenThoughWeDoNotRead) {
+  meet({.first_byte_deadline = 50ms}, {.open = [](Connection& guest) { guest.pause_reading(); }});
+  say("x");
+  pass(100ms);
+  ASSERT_TRUE(lives());
+  EXPECT_EQ(heard, "");
+  in_turn([&] { guest().resume_reading(); });
+  pass(1ms);
+  EXPECT_EQ(heard, "x");
+}
+
+TEST_F(Deadlines, CutWhoNeverSpeaksThoughWeDoNotRead) {
+  meet({.first_byte_deadline = 50ms}, {.open = [](Connection& guest) { guest.pause_reading(); }});
+  pass(60ms);
+  expect_cut_after(50ms);
 }
 
 // ---- Idleness
@@ -558,6 +593,38 @@ TEST_F(Deadlines, DoNotCutAFastReaderWhenWeHaveClosed) {
   EXPECT_EQ(closed_calls, 1);
   EXPECT_FALSE(error) << error.message();
   EXPECT_EQ(received, large_answer().size());
+}
+
+// The kernel takes more of ours only when a third of its buffer is free again. Found by these two tests: a
+// reader who needed longer for that than a window, or than `linger`, was thought to take nothing.
+
+TEST_F(Deadlines, DoNotCutAFastReaderThoughTheKernelTakesNothingForAWhile) {
+  meet_at(kLoopback, kAMegabyteASecond, {});
+  in_turn([&] { guest().send(pattern(8 << 20)); });
+  for (int i = 0; i < 12; ++i) {
+    take_from_the_kernel(150'000);
+    pass(90ms);
+    ASSERT_TRUE(lives()) << "after " << i;
+  }
+  pass(1s);
+  EXPECT_EQ(closed_calls, 1);
+  EXPECT_EQ(error, std::errc::timed_out);
+}
+
+TEST_F(Deadlines, DoNotCutAReaderThoughTheKernelTakesNothingForAWhileWhenWeHaveClosed) {
+  meet_at(kLoopback, {.linger = 100ms}, {});
+  in_turn([&] {
+    guest().send(pattern(8 << 20));
+    guest().close();
+  });
+  for (int i = 0; i < 12; ++i) {
+    take_from_the_kernel(100'000);
+    pass(90ms);
+    ASSERT_TRUE(lives()) << "after " << i;
+  }
+  pass(1s);
+  EXPECT_EQ(closed_calls, 1);
+  EXPECT_EQ(error, std::errc::timed_out);
 }
 
 // ---- Ends at the same moment

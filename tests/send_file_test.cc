@@ -79,7 +79,9 @@ class SendFile : public testing::TestWithParam<int> {
   bool is_tcp() const { return GetParam() == AF_INET; }
 
   /// Lets one peer in. The guest lives when this returns.
-  void meet(ConnectionHandlers handlers = {}) {
+  void meet(ConnectionHandlers handlers = {}, const ConnectionOptions& options = {}) {
+    AcceptorOptions acceptor_options;
+    acceptor_options.connection = options;
     handlers.open = [this](Connection& connection) {
       id = connection.id();
       (void)set_socket_option(connection.fd(), SOL_SOCKET, SO_SNDBUF, 100'000);
@@ -95,7 +97,7 @@ class SendFile : public testing::TestWithParam<int> {
 
     const Endpoint address =
         is_tcp() ? kLoopback : Endpoint::unix_path("@anteroom-send-file-" + std::to_string(::getpid()));
-    acceptor.emplace(reactor, address, std::move(handlers));
+    acceptor.emplace(reactor, address, std::move(handlers), acceptor_options);
     peer.emplace(acceptor->endpoint(), Peer::Options{.receive_buffer_bytes = 100'000});
     ASSERT_TRUE(turn_until(reactor, [&] { return id != ChannelId::kNone; }));
     turn_times(reactor, 2);
@@ -280,6 +282,29 @@ TEST_P(SendFile, SendsAFileWhoseNameIsGone) {
   ASSERT_TRUE(turn_until_over());
   EXPECT_TRUE(peer->received() == large_content());
   EXPECT_FALSE(error);
+}
+
+// Found by this test: a file that waits costs no memory, and did not count; but it costs a descriptor, and a
+// peer that asked for files and took none of them got all that there were.
+TEST_P(SendFile, ReadsNoMoreFromWhoDoesNotTakeItsFiles) {
+  constexpr std::size_t kSize = 500'000;
+  constexpr int kFiles = 8;
+  int asked_for = 0;
+  const auto serve = [&](Connection& guest, std::string_view) {
+    ++asked_for;
+    EXPECT_TRUE(guest.send_file(file_of(large_content()), 0, kSize));
+  };
+  meet({.data = serve}, {.high_watermark_bytes = 100'000, .low_watermark_bytes = 20'000});
+  for (int i = 0; i < kFiles; ++i) {
+    ASSERT_TRUE(peer->send("?"));
+    ASSERT_TRUE(await_events(guest().fd(), POLLIN));
+    turn_times(reactor, 3);
+  }
+  EXPECT_EQ(asked_for, 1);
+  ASSERT_TRUE(turn_until(reactor, [&] {
+    peer->drain();
+    return asked_for == 2 && peer->received().size() == 2 * kSize;
+  }));
 }
 
 // ---- Fifty megabytes

@@ -39,8 +39,8 @@ struct DatagramOptions {
   std::size_t receive_bytes_max = 2048;
   /// The most that are taken in before the others of the reactor get their turn again.
   int datagrams_per_turn_max = 256;
-  /// The most that may wait to be sent, with 16 to 126 bytes for the address of each; at least 68 KiB. Twice
-  /// that is set aside at the first send().
+  /// The most that may wait to be sent, with 16 to 126 bytes for the address of each; at least 68 KiB, at
+  /// most 1 GiB. Twice that is set aside at the first send().
   std::size_t unsent_bytes_max = 256 * 1024;
   int receive_buffer_bytes = 0;  ///< SO_RCVBUF, at most net.core.rmem_max; 0: the system's
   int send_buffer_bytes = 0;     ///< SO_SNDBUF, at most net.core.wmem_max; 0: the system's
@@ -100,7 +100,6 @@ class DatagramSocket {
   DatagramStats stats() const noexcept;
 
  private:
-  class Unsent;
   class Mailbox;
   Mailbox* mailbox_;  // the reactor owns it
 };
