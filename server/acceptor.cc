@@ -137,7 +137,7 @@ void Acceptor::Door::look() noexcept {
     if (error == 0) {
       ++taken;
     } else if (error == EAGAIN) {
-      return queue_is_empty();
+      waiting = taken;  // others take from this queue, too, or nobody knew how many were in it
     } else if (is_the_guests_trouble(error)) {
       ++stats_.aborted;
     } else {
@@ -173,11 +173,13 @@ bool Acceptor::Door::go_to_the_end_of_the_line(std::uint32_t taken) noexcept {
 }
 
 /// Listener::queue() without what is not needed here: this is on the way of every guest. False for a Unix
-/// socket.
+/// socket, and for one that listens no more, because somebody else who has it has shut it down: accept(2)
+/// says so.
 bool Acceptor::Door::ask_queue(std::uint32_t& depth, std::uint32_t& limit) const noexcept {
   ::tcp_info kernel;
   socklen_t size = sizeof(kernel);
   if (::getsockopt(bell_->fd(), IPPROTO_TCP, TCP_INFO, &kernel, &size) != 0) return false;
+  if (kernel.tcpi_state != TCP_LISTEN) return false;
   depth = kernel.tcpi_unacked;
   limit = kernel.tcpi_sacked;
   return true;
@@ -195,7 +197,7 @@ bool Acceptor::Door::has_waited_too_long(int guest, bool is_sample) noexcept {
   return queue_delay_.is_set() && queue_delay_.should_shed(waited, reactor_.now());
 }
 
-void Acceptor::Door::deal_out(Fd guest, Admission::Ticket ticket) {
+void Acceptor::Door::deal_out(Fd guest, Admission::Ticket ticket) noexcept {
   ++dealt_;
   options_.deal(std::move(guest), family_, ticket);
 }
@@ -221,6 +223,7 @@ void Acceptor::Door::turn_away(const Fd& guest) const noexcept {
 }
 
 void Acceptor::Door::rest(int error, std::optional<std::uint32_t> waiting) noexcept {
+  if (drain_.handed_over && stage_ == Stage::kEmptying) return queue_is_empty();  // the successor has room
   rests_ = true;
   ++stats_.rests;
   reactor_.again_when_a_descriptor_closes(*bell_);
@@ -240,20 +243,21 @@ void Acceptor::Door::pause(bool paused) noexcept {
 void Acceptor::Door::tune(std::uint32_t depth) noexcept {
   const std::optional<ListenQueue> queue = listen_queue(fd());
   if (!queue) return;
-  const std::uint64_t turned_away = queue->drops - drops_seen_;
+  const auto turned_away = static_cast<std::uint32_t>(queue->drops - drops_seen_);  // it counts in 32 bits
   drops_seen_ = queue->drops;
   const int was = static_cast<int>(queue->limit);
   const int wanted_before = tuner_.wanted_beyond_somaxconn();
-  const std::optional<int> wanted = tuner_.grow(depth, queue->limit, turned_away, system_backlog_max());
-  stats_.wanted_beyond_somaxconn = tuner_.wanted_beyond_somaxconn();
-  if (wanted && ::listen(fd(), *wanted) == 0) {
-    stats_.tuned_backlog = *wanted;
+  std::optional<int> grown = tuner_.grow(depth, queue->limit, turned_away, system_backlog_max());
+  if (grown && ::listen(fd(), *grown) != 0) grown.reset();
+  if (grown) {
+    stats_.tuned_backlog = *grown;
     ++stats_.tunings;
   }
-  const bool has_news = wanted || tuner_.wanted_beyond_somaxconn() != wanted_before;
-  if (has_news && options_.tuned)
-    options_.tuned(was, wanted.value_or(was),
-                   std::max(wanted.value_or(was), tuner_.wanted_beyond_somaxconn()));
+  const int wanted = tuner_.wanted_beyond_somaxconn();
+  stats_.wanted_beyond_somaxconn = wanted;
+  const int now = grown.value_or(was);
+  const bool has_news = grown || (wanted > now && wanted != wanted_before);
+  if (has_news && options_.tuned) options_.tuned(was, now, std::max(now, wanted));
 }
 
 // ---- The acceptor ----

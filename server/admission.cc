@@ -133,6 +133,8 @@ class TokenRate {
 
 namespace {
 
+constexpr std::size_t kReplyBytesMax = 4096;  // an empty send buffer takes that at once, whatever its size
+
 void check_admission(const AdmissionOptions& options) {
   const auto require = [](bool holds, const char* what) {
     if (!holds) throw std::invalid_argument(what);
@@ -146,6 +148,7 @@ void check_admission(const AdmissionOptions& options) {
           "AdmissionOptions::ipv6_prefix_bits is not in 0 to 128");
   require(options.sources_max <= std::numeric_limits<Admission::Ticket>::max() / 2,
           "AdmissionOptions::sources_max is more than there are tickets");
+  require(options.reply.size() <= kReplyBytesMax, "AdmissionOptions::reply is longer than 4,096 bytes");
 }
 
 }  // namespace

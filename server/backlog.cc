@@ -48,8 +48,7 @@ std::optional<int> BacklogTuner::grow(std::uint32_t depth, std::uint32_t limit, 
   if (max_ > 0) wanted = std::min(wanted, max_);
   const int allowed = std::max(somaxconn, 0);
   const auto room = [](int backlog) { return static_cast<std::uint32_t>(backlog); };
-  if (room(wanted) <= limit) return std::nullopt;
-  wanted_beyond_ = wanted > allowed ? wanted : 0;
+  wanted_beyond_ = wanted > allowed && room(wanted) > limit ? wanted : 0;
   const int backlog = std::min(wanted, allowed);
   return room(backlog) > limit ? std::optional(backlog) : std::nullopt;
 }

@@ -53,7 +53,10 @@ bool Share::come_back() noexcept {
 }
 
 void Share::start(Guest guest) noexcept {
-  if (is_past_deadline_) return left(guest.ticket);
+  if (is_past_deadline_) {
+    ++cut_off_;
+    return left(guest.ticket);
+  }
   try {
     Connection::start(reactor_, std::move(guest.socket), *this, guest.family, guest.ticket);
   } catch (const std::bad_alloc&) {
@@ -94,6 +97,7 @@ void Share::collect() noexcept {
 
 void Share::cut() noexcept {
   is_past_deadline_ = true;
+  cut_off_ = living();
   Connection::close_all(reactor_, *this);
 }
 

@@ -42,6 +42,9 @@ class Share final : public Connection::Kind {
 
   /// At the deadline, whoever is still open is closed. The door knows when all have left.
   void drain(std::chrono::milliseconds deadline) noexcept { deadline_.arm(deadline); }
+  /// Who was still there at the deadline. The door cannot know: it has a deadline of its own, and tickets
+  /// are under way.
+  std::size_t cut_off() const noexcept { return cut_off_; }
   void door_closed() noexcept { Connection::tell_draining(reactor_, *this); }
 
  private:
@@ -71,6 +74,7 @@ class Share final : public Connection::Kind {
   std::vector<Guest> taken_over_;
   std::size_t started_ = 0;  // of those
   bool is_past_deadline_ = false;
+  std::size_t cut_off_ = 0;
   Timer deadline_;
 
   // Between them.

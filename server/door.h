@@ -71,7 +71,7 @@ class Acceptor::Door final : public Reapable {
   bool go_to_the_end_of_the_line(std::uint32_t taken) noexcept;
   int accept_one(bool is_first_of_several) noexcept;
   bool has_waited_too_long(int guest, bool is_sample) noexcept;
-  void deal_out(Fd guest, Admission::Ticket ticket);
+  void deal_out(Fd guest, Admission::Ticket ticket) noexcept;
   void turn_away(const Fd& guest) const noexcept;
   void tune(std::uint32_t depth) noexcept;
   bool ask_queue(std::uint32_t& depth, std::uint32_t& limit) const noexcept;
@@ -97,6 +97,8 @@ class Acceptor::Door final : public Reapable {
   Timer stage_end_;
   Timer deadline_;  // of the drain
   DrainOptions drain_;
+  bool takes_in_nobody_ = false;  // of those who wait: the successor does
+  bool steers_ = false;           // the group, and nobody else will undo it
   bool rests_ = false;
   bool paused_ = false;
   Stage stage_ = Stage::kServing;

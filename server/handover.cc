@@ -23,7 +23,8 @@ namespace {
 constexpr int kCallersMax = 8;          // who wait to become our successor
 constexpr int kCallersPerTurnMax = 16;  // whom we look at before the others get their turn again
 constexpr std::chrono::seconds kRestOfAnOffer{1};
-constexpr int kAsksMore = 3;  // after an error, until we believe that nobody is there
+constexpr std::chrono::hours kPatienceMax{24 * 365};  // in nanoseconds, milliseconds::max() is none
+constexpr int kAsksMore = 3;                          // after an error, until we believe that nobody is there
 
 /// Whether the process at the other end, or the one that called listen(2) there, is of our user, or root's.
 bool is_one_of_us(int fd) noexcept {
@@ -88,6 +89,7 @@ Handover::Handover(Fd predecessor, std::chrono::milliseconds timeout) noexcept
     : predecessor_(std::move(predecessor)), timeout_(timeout) {}
 
 std::optional<Handover> Handover::take(const std::string& path, std::chrono::milliseconds timeout) {
+  timeout = std::min<std::chrono::milliseconds>(timeout, kPatienceMax);
   const auto deadline = std::chrono::steady_clock::now() + timeout;
   const Endpoint endpoint = Endpoint::unix_path(path);
   Handover handover(open_record_socket(0, endpoint), timeout);
@@ -149,7 +151,7 @@ class HandoverOffer::Door final : public Channel {
   Door(Reactor& reactor, Fd socket, HandoverHandlers handlers, const HandoverOptions& options)
       : Channel(reactor, std::move(socket)),
         handlers_(std::move(handlers)),
-        deadline_(options.deadline),
+        deadline_(std::min<std::chrono::milliseconds>(options.deadline, kPatienceMax)),
         alarm_(reactor, [this] { rung(); }) {}
 
   bool has_successor() const noexcept { return reactor().find(successor_) != nullptr; }

@@ -18,7 +18,7 @@ namespace {
 constexpr std::string_view kTitle = "anteroom 1 ";
 constexpr std::size_t kDescriptorsPerRecord = 253;  // SCM_MAX_FD, unix(7)
 constexpr std::size_t kNameBytesMax = 255;
-constexpr std::size_t kListenersMax = 4096;
+constexpr std::size_t kSocketsMax = 1 + 4096;  // the one at the path, and the listeners
 constexpr std::size_t kRecordBytesMax = 64 + kDescriptorsPerRecord * (kNameBytesMax + 1);
 
 /// A message with room for the descriptors of one record.
@@ -76,7 +76,7 @@ bool parse_record(std::string_view text, Record& record) {
   if (!text.starts_with(kTitle) || (text.back() != '\0')) return false;
   text.remove_prefix(kTitle.size());
   const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), record.later);
-  if (error != std::errc{} || *end != '\n' || record.later > kListenersMax) return false;
+  if (error != std::errc{} || *end != '\n' || record.later > kSocketsMax) return false;
   text.remove_prefix(static_cast<std::size_t>(end - text.data()) + 1);
   while (!text.empty()) {
     record.names.emplace_back(text.substr(0, text.find('\0')));
@@ -105,7 +105,7 @@ std::string_view hear(int fd, std::span<char> room, std::error_code& error) noex
 }
 
 std::error_code send_listeners(int fd, std::span<const OfferedListener> listeners) {
-  if (listeners.size() > kListenersMax) return std::make_error_code(std::errc::argument_list_too_long);
+  if (listeners.size() > kSocketsMax) return std::make_error_code(std::errc::argument_list_too_long);
   for (const OfferedListener& listener : listeners) {
     if (listener.name.size() > kNameBytesMax || listener.name.find('\0') != std::string::npos)
       return std::make_error_code(std::errc::invalid_argument);
@@ -122,7 +122,8 @@ Record receive_record(int fd) {
   std::string text(kRecordBytesMax, '\0');
   Envelope envelope(text);
   Record record;
-  record.descriptors.reserve(kDescriptorsPerRecord);  // now, for what has come must not be lost for want of memory
+  // Now, for what has come must not be lost for want of memory.
+  record.descriptors.reserve(kDescriptorsPerRecord);
   ssize_t count = -1;
   do {
     count = ::recvmsg(fd, &envelope.message, MSG_CMSG_CLOEXEC);

@@ -2,17 +2,29 @@
 #include <anteroom/reuseport_group.h>
 #include <sys/socket.h>
 
+#include <algorithm>
+#include <chrono>
 #include <memory>
 #include <utility>
 
 #include "door.h"
 
 namespace anteroom {
+namespace {
+
+/// Timers count in nanoseconds, in which the longest times do not fit.
+std::chrono::milliseconds at_most_a_year(std::chrono::milliseconds time) noexcept {
+  return std::clamp<std::chrono::milliseconds>(time, std::chrono::milliseconds::zero(),
+                                               std::chrono::hours(24 * 365));
+}
+
+}  // namespace
 
 void Acceptor::Door::close() noexcept {
   if (bell_ == nullptr) return;
   alarm_.cancel();
   stage_end_.cancel();
+  if (steers_) (void)unsteer_group(fd());
   if (drain_.handed_over && listener_) listener_->keep_path();
   listener_.reset();         // its path goes first, or it might be our successor's
   reactor_.unwatch(*bell_);  // others may hold the socket
@@ -30,30 +42,36 @@ void Acceptor::Door::end() noexcept {
 
 /// First new guests are sent elsewhere, if there is an elsewhere. Then SYNs are refused: who was steered
 /// wrongly comes again in a second. When those who were on their way are in the queue, it is emptied, and the
-/// door closed.
+/// door closed. A Unix socket's path goes at once, or there might be no end of those who come.
+///
+/// A successor takes in who waits; but of the guests of a shared listener the kernel may have told us alone.
 void Acceptor::Door::drain(const DrainOptions& options, std::function<void(std::size_t)> drained) {
   if (stage_ != Stage::kServing) return;
   guests_->tell_left();
   stage_end_ = Timer(reactor_, [this] { next_stage(); });
   deadline_ = Timer(reactor_, [this] { cut(); });
   drain_ = options;
+  drain_.handshakes = at_most_a_year(options.handshakes);
   drained_ = std::move(drained);
-  deadline_.arm(options.deadline);
-  if (options.handed_over)
+  deadline_.arm(at_most_a_year(options.deadline));
+  takes_in_nobody_ = options.handed_over && !options_.exclusive;
+  if (takes_in_nobody_)
     paused_ = true;
   else
     pause(false);
-  if (options.handed_over || bell_ == nullptr || family_ == AF_UNIX) {
+  if (options.handed_over || family_ == AF_UNIX) {
+    if (!options.handed_over) listener_.reset();
     stage_ = Stage::kLastCall;
     return stage_end_.arm({});
   }
   if (is_in_group(fd()) && steer_group(fd(), options.leaving, options.leaving)) {
+    steers_ = options.leaving == 1;
     stage_ = Stage::kSteered;
-    return stage_end_.arm(options.handshakes);
+    return stage_end_.arm(drain_.handshakes);
   }
   (void)refuse_syns(fd());
   stage_ = Stage::kLastCall;
-  stage_end_.arm(options.handshakes);
+  stage_end_.arm(drain_.handshakes);
 }
 
 void Acceptor::Door::next_stage() noexcept {
@@ -64,14 +82,13 @@ void Acceptor::Door::next_stage() noexcept {
     return stage_end_.arm(drain_.handshakes);
   }
   stage_ = Stage::kEmptying;
-  if (drain_.handed_over || bell_ == nullptr) return queue_is_empty();
+  if (takes_in_nobody_) return queue_is_empty();
   look();
 }
 
 void Acceptor::Door::queue_is_empty() noexcept {
   if (stage_ != Stage::kEmptying) return;
   stage_ = Stage::kLeaving;
-  if (bell_ != nullptr && drain_.leaving == 1) (void)unsteer_group(fd());
   close();
   if (drain_.door_closed) drain_.door_closed();
   Connection::tell_draining(reactor_, *guests_);

@@ -29,6 +29,17 @@ void remove_dead_path(const Endpoint& endpoint) {
   }
 }
 
+/// Of the file that a path names; 0 if there is none to be seen.
+ino_t inode_of(const char* path) noexcept {
+  struct stat file {};
+  return ::lstat(path, &file) == 0 ? file.st_ino : 0;
+}
+
+/// Not Endpoint::path(), which needs memory.
+const char* path_of(const Endpoint& endpoint) noexcept {
+  return reinterpret_cast<const sockaddr_un*>(endpoint.data())->sun_path;
+}
+
 /// For setsockopt(2), which takes an int. What does not fit is as good as for ever.
 template <class Duration>
 int as_option(Duration time) noexcept {
@@ -40,8 +51,10 @@ int as_option(Duration time) noexcept {
 void set_what_is_inherited(int listener, const ListenerOptions& options, const Endpoint& endpoint) {
   const auto set = [&](const char* name, int level, int option, int value) {
     if (value == 0) return;
-    if (const std::error_code error = set_socket_option(listener, level, option, value))
-      throw setup_error(error, name, endpoint.to_string());
+    // The kernel refuses some, and takes others for 0, or for the most that there is.
+    const std::error_code error = value < 0 ? std::make_error_code(std::errc::invalid_argument)
+                                            : set_socket_option(listener, level, option, value);
+    if (error) throw setup_error(error, name, endpoint.to_string());
   };
   set("TCP_NODELAY", IPPROTO_TCP, TCP_NODELAY, options.no_delay ? 1 : 0);
   set("SO_KEEPALIVE", SOL_SOCKET, SO_KEEPALIVE, options.keep_alive.count() != 0 ? 1 : 0);
@@ -78,7 +91,10 @@ Listener::Listener(const Endpoint& endpoint, const ListenerOptions& options)
     set_what_is_inherited(fd(), options, endpoint);
   }
   if (::bind(fd(), endpoint.data(), endpoint.size()) != 0) check("bind", last_error());
-  if (endpoint.family() == AF_UNIX && !endpoint.path().starts_with('@')) unix_path_ = endpoint;
+  if (endpoint.family() == AF_UNIX && !endpoint.path().starts_with('@')) {
+    unix_path_ = endpoint;
+    inode_ = inode_of(path_of(endpoint));
+  }
   if (::listen(fd(), kernel_backlog(options.backlog)) != 0) check("listen", last_error());
   if (options.blocking && ::fcntl(fd(), F_SETFL, 0) != 0) check("fcntl", last_error());
 }
@@ -88,12 +104,17 @@ Listener::Listener(Fd socket) : socket_(std::move(socket)) {
 }
 
 Listener::Listener(Listener&& other) noexcept
-    : socket_(std::move(other.socket_)), unix_path_(std::exchange(other.unix_path_, Endpoint())) {}
+    : socket_(std::move(other.socket_)),
+      unix_path_(std::exchange(other.unix_path_, Endpoint())),
+      inode_(other.inode_) {}
 
+/// Somebody may have removed the path, and another server have taken it: then it is theirs. As long as our
+/// socket is open, nobody else's has its inode.
 Listener::~Listener() {
   if (unix_path_.family() != AF_UNIX) return;
-  // Not path(), which needs memory.
-  ::unlink(reinterpret_cast<const sockaddr_un*>(unix_path_.data())->sun_path);
+  const char* const path = path_of(unix_path_);
+  const ino_t inode = inode_of(path);
+  if (inode == inode_ || inode == 0 || inode_ == 0) ::unlink(path);
 }
 
 Endpoint Listener::endpoint() const noexcept { return local_endpoint(fd()); }

@@ -6,6 +6,8 @@
 #include <anteroom/metrics.h>
 #include <anteroom/reactor_pool.h>
 
+#include <algorithm>
+#include <stdexcept>
 #include <string>
 #include <vector>
 
@@ -95,9 +97,9 @@ class PoolServer {
         std::in_place, reactor_, std::initializer_list<int>{SIGINT, SIGTERM, SIGUSR1},
         [this](int signal) { signal == SIGUSR1 ? print_metrics() : reactor_.stop(); });
     pool_->start();
-    announce(pool_->endpoint());
     const std::error_code error = succeed();
-    if (error) fmt::print(stderr, "pool_server: the predecessor: {}\n", error.message());
+    announce(pool_->endpoint());  // not before the next of us may come
+    if (error) say(stderr, fmt::format("pool_server: the predecessor: {}\n", error.message()));
     const bool is_late = error == std::errc::operation_canceled;  // it goes on
     if (!is_late) reactor_.run();
     is_others_ = is_others_ || is_late;
@@ -108,6 +110,12 @@ class PoolServer {
   }
 
  private:
+  bool is_where_we_belong(const std::vector<NamedListener>& inherited) const {
+    return arguments_.port == 0 || std::ranges::any_of(inherited, [this](const NamedListener& each) {
+             return each.listener.endpoint().port() == arguments_.port;
+           });
+  }
+
   /// What is inherited decides: a listener a thread, or one for all.
   void open(std::vector<NamedListener> inherited) {
     ReactorPoolOptions options{.threads = arguments_.threads, .sharing = arguments_.sharing};
@@ -115,6 +123,11 @@ class PoolServer {
     if (inherited.empty()) {
       pool_.emplace(Endpoint("0.0.0.0", arguments_.port), handlers, options);
       return;
+    }
+    if (!is_where_we_belong(inherited)) {
+      throw std::runtime_error(
+          fmt::format("port {} was asked for, and what is taken over listens on {}; 0 takes whatever it is",
+                      arguments_.port, inherited.front().listener.endpoint().to_string()));
     }
     if (inherited.size() > 1) {
       options.sharing = Sharing::kReusePort;
@@ -136,7 +149,8 @@ class PoolServer {
                                   },
                               .failed =
                                   [](std::error_code why) {
-                                    fmt::print(stderr, "pool_server: no successor: {}\n", why.message());
+                                    say(stderr,
+                                        fmt::format("pool_server: no successor: {}\n", why.message()));
                                   }};
     std::error_code error;
     if (predecessor_) {
@@ -158,10 +172,7 @@ class PoolServer {
     return listeners;
   }
 
-  void print_metrics() const {
-    fmt::print("{}", prometheus_text(pool_->state()));
-    std::fflush(stdout);
-  }
+  void print_metrics() const { say(stdout, prometheus_text(pool_->state())); }
 
   /// The door is not ours to shut if a successor has it, or will, or if the service manager keeps it.
   void leave() {
@@ -169,7 +180,7 @@ class PoolServer {
     const bool stays_open = is_others_ || is_managers_ || (offer_ && offer_->is_taken());
     offer_.reset();
     const std::size_t cut = pool_->drain({.deadline = arguments_.deadline, .handed_over = stays_open});
-    if (cut > 0) fmt::print(stderr, "pool_server: {} connections were cut at the deadline\n", cut);
+    if (cut > 0) say(stderr, fmt::format("pool_server: {} connections were cut at the deadline\n", cut));
   }
 
   const Arguments arguments_;
@@ -191,6 +202,7 @@ int main(int argc, char** argv) {
                "[--handover PATH] [--deadline SECONDS]\n");
     return 2;
   }
+  outlive_readers();
   try {
     return PoolServer(*arguments).run();
   } catch (const std::exception& error) {

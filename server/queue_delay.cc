@@ -12,7 +12,9 @@ bool QueueDelay::should_shed(std::chrono::milliseconds waited, Clock::time_point
     is_above_ = true;
     above_since_ = now;
   }
-  overloaded_ = now - above_since_ >= options_.interval;
+  // Not in nanoseconds, in which the longest intervals do not fit.
+  overloaded_ =
+      std::chrono::duration_cast<std::chrono::milliseconds>(now - above_since_) >= options_.interval;
   return overloaded_ && waited - options_.target > options_.target;
 }
 

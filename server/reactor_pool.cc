@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <atomic>
 #include <cassert>
+#include <chrono>
 #include <thread>
 #include <utility>
 
@@ -15,6 +16,8 @@
 
 namespace anteroom {
 namespace {
+
+constexpr std::chrono::hours kDrainMax{24 * 365};  // in nanoseconds, milliseconds::max() is no time
 
 /// Unix sockets have no SO_REUSEPORT.
 Sharing sharing_for(Sharing asked, int family) noexcept {
@@ -68,7 +71,6 @@ struct ReactorPool::Meeting {
   std::atomic<int> gate{kShut};
   std::atomic<bool> ending{false};
   Countdown drained;
-  std::atomic<std::size_t> cut{0};
   std::atomic<int> open_doors{0};  // of a group that leaves
   std::vector<Fd> group;           // its sockets, until the last door is closed
 };
@@ -99,11 +101,14 @@ struct ReactorPool::Worker {
   void drain(const DrainOptions& options, Meeting& meeting) {
     if (share != nullptr) share->drain(options.deadline);
     if (!door) return;
-    door->drain(options, [&meeting](std::size_t cut) {
-      meeting.cut += cut;
+    door->drain(options, [this, &meeting](std::size_t count) {
+      cut = count;
       meeting.drained.one_less();
     });
   }
+
+  /// When its thread has ended.
+  std::size_t cut_off() const noexcept { return share != nullptr ? share->cut_off() : cut; }
 
   ThreadState state() const {
     ThreadState state{.loop = reactor.metrics()};
@@ -116,6 +121,7 @@ struct ReactorPool::Worker {
   Reactor reactor;
   std::optional<Acceptor> door;  // with Sharing::kDealt only the first thread has one
   Share* share = nullptr;        // with Sharing::kDealt all have one
+  std::size_t cut = 0;           // by the door
   std::thread thread;
 };
 
@@ -203,7 +209,9 @@ void ReactorPool::pin() {
 }
 
 std::size_t ReactorPool::drain(DrainOptions options) {
+  assert(is_none_of_the_threads() && "a pool's thread would wait for itself");
   if (!running_) return 0;
+  options.deadline = std::min<std::chrono::milliseconds>(options.deadline, kDrainMax);
   if (sharing_ == Sharing::kReusePort) leave_group_together(options);
   if (sharing_ == Sharing::kDealt) {
     options.door_closed = [this, tell = std::move(options.door_closed)] {
@@ -219,7 +227,9 @@ std::size_t ReactorPool::drain(DrainOptions options) {
   }
   meeting_->drained.wait();
   stop_and_join();
-  return meeting_->cut;
+  std::size_t cut = 0;
+  for (const auto& worker : workers_) cut += worker->cut_off();
+  return cut;
 }
 
 /// Each door keeps its socket in the group until all of them are empty; then they are closed in an order that
@@ -270,7 +280,13 @@ std::vector<int> ReactorPool::listeners() const {
   return sockets;
 }
 
+bool ReactorPool::is_none_of_the_threads() const noexcept {
+  return std::ranges::none_of(
+      workers_, [](const auto& worker) { return worker->thread.get_id() == std::this_thread::get_id(); });
+}
+
 std::vector<ReactorPool::ThreadState> ReactorPool::state() const {
+  assert(is_none_of_the_threads() && "a pool's thread would wait for itself");
   std::vector<ThreadState> states(workers_.size());
   Countdown taken;
   for (std::size_t i = 0; i < workers_.size(); ++i) {

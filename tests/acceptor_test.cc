@@ -218,6 +218,7 @@ class AcceptorRests : public testing::Test {
 
 TEST_F(AcceptorRests, AndCostsNextToNothing) {
   open();
+  const auto opened = Reactor::Clock::now();
   const DescriptorLimit limit(5);
   ASSERT_TRUE(turn_until(reactor, [&] { return !told.empty(); }));
   EXPECT_EQ(accepted(), 5U);
@@ -231,7 +232,8 @@ TEST_F(AcceptorRests, AndCostsNextToNothing) {
   }
   EXPECT_LE(turns, 40) << "he looks every 20 ms";
   EXPECT_LT(thread_cpu_time() - cpu, 60ms);
-  EXPECT_EQ(told.size(), 1U) << "told once a second at most";
+  EXPECT_LE(told.size(), 1U + static_cast<std::size_t>((Reactor::Clock::now() - opened) / 1s))
+      << "told once a second at most";
   EXPECT_GE(acceptor->stats().rests, 2U);
   EXPECT_EQ(acceptor->queue()->depth, 35U) << "everybody keeps their place";
 }
@@ -269,9 +271,11 @@ TEST_F(AcceptorRests, UntilAConnectionOfTheReactorCloses) {
     ASSERT_EQ(guests.size(), 5U);
     for (Connection* guest : guests) guest->abort();
     const std::uint64_t rests = acceptor->stats().rests;
+    const auto begin = Reactor::Clock::now();
     turn_times(reactor, 2);  // without waiting for the alarm
     EXPECT_EQ(accepted(), 5 * (round + 1));
-    EXPECT_LE(acceptor->stats().rests, rests + 2);
+    const auto alarms = static_cast<std::uint64_t>((Reactor::Clock::now() - begin) / 20ms);
+    EXPECT_LE(acceptor->stats().rests, rests + alarms + 2);
   }
 }
 
@@ -327,6 +331,22 @@ TEST_F(AcceptorRests, AndAllAreServedOneAfterTheOtherWithRoomForOne) {
   const DescriptorLimit limit(1);
   ASSERT_TRUE(turn_until(reactor, [&] { return all_are_over(peers); }));
   for (const Peer& peer : peers) EXPECT_EQ(peer.received(), "me");
+}
+
+// Another process that has the listener, too, may do that to its socket. Nobody was told, and nobody let in.
+TEST(Acceptor, TellsThatItsListenerWasShutAndLetsInWhoComesWhenItListensAgain) {
+  Reactor reactor;
+  std::error_code why;
+  AcceptorOptions options;
+  options.resting = [&](std::error_code error, std::optional<std::uint32_t>) { why = error; };
+  const Acceptor acceptor(reactor, kLoopback, hello_and_goodbye(), options);
+  ASSERT_EQ(::shutdown(acceptor.fd(), SHUT_RD), 0);
+  ASSERT_TRUE(turn_until(reactor, [&] { return static_cast<bool>(why); }));
+  EXPECT_EQ(why, std::errc::invalid_argument);
+  ASSERT_EQ(::listen(acceptor.fd(), 5), 0);
+  std::vector<Peer> peers = connect_peers(acceptor.endpoint(), 3);
+  ASSERT_TRUE(turn_until(reactor, [&] { return all_are_over(peers); }));
+  for (const Peer& peer : peers) EXPECT_EQ(peer.received(), "Hello World!");
 }
 
 // ---- Unix sockets, of whose queues the kernel tells nothing

@@ -520,6 +520,9 @@ TEST(Admission, SaysWhichOptionMakesNoSense) {
   EXPECT_EQ(what_is_thrown_for({.sources_max = std::numeric_limits<std::size_t>::max()}),
             "AdmissionOptions::sources_max is more than there are tickets");
   EXPECT_EQ(what_is_thrown_for({.per_source_max = 1, .sources_max = 0}), "(nothing)");
+  EXPECT_EQ(what_is_thrown_for({.reply = std::string(4097, '.')}),
+            "AdmissionOptions::reply is longer than 4,096 bytes");
+  EXPECT_EQ(what_is_thrown_for({.refusal = Refusal::kReply, .reply = std::string(4096, '.')}), "(nothing)");
 }
 
 }  // namespace

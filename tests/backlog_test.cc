@@ -121,6 +121,14 @@ TEST(BacklogTuner, TakesWhatItWantedAsSoonAsSomaxconnAllowsIt) {
   EXPECT_EQ(tuner.wanted_beyond_somaxconn(), 0);
 }
 
+TEST(BacklogTuner, WantsNothingMoreOnceSomebodyElseHasGivenIt) {
+  BacklogTuner tuner(Backlog::self_tuning());
+  EXPECT_EQ(tuner.grow(129, 128, 471, 256), 256);
+  ASSERT_EQ(tuner.wanted_beyond_somaxconn(), 4096);
+  EXPECT_EQ(tuner.grow(10, 8192, 1, 65535), std::nullopt) << "as `anteroom retune` may do";
+  EXPECT_EQ(tuner.wanted_beyond_somaxconn(), 0);
+}
+
 /// What a stalled server finds after a burst: the kernel lets in one more than the limit.
 struct Burst {
   std::uint32_t depth;

@@ -147,6 +147,10 @@ TEST(Listener, SaysWhichOptionTheKernelDoesNotTake) {
   EXPECT_EQ(thrown_for({.keep_alive_interval = 40'000s}), "TCP_KEEPINTVL" + why);
   EXPECT_EQ(thrown_for({.keep_alive_probes = 128}), "TCP_KEEPCNT" + why);
   EXPECT_EQ(thrown_for({.user_timeout = -1ms}), "TCP_USER_TIMEOUT" + why);
+  EXPECT_EQ(thrown_for({.receive_buffer_bytes = -1}), "SO_RCVBUF" + why)
+      << "the kernel takes it for the most";
+  EXPECT_EQ(thrown_for({.send_buffer_bytes = -1}), "SO_SNDBUF" + why);
+  EXPECT_EQ(thrown_for({.defer_accept = -1s}), "TCP_DEFER_ACCEPT" + why) << "the kernel takes it for none";
   EXPECT_EQ(thrown_for({.user_timeout = 24h * 365 * 100}), "(nothing)") << "as good as for ever";
 }
 
@@ -307,6 +311,20 @@ TEST(Listener, LeavesAUnixPathToTheServerThatLives) {
   const Peer only(address);  // its queue is full now, and that is no sign of death
   EXPECT_EQ(what_is_thrown_on(address), "bind " + address.to_string() + ": Address already in use");
   EXPECT_TRUE(exists(address.path()));
+}
+
+// An operator who removes the path and starts another server there must not lose it with the first one.
+TEST(Listener, LeavesAUnixPathToWhoeverHasTakenIt) {
+  const Directory directory;
+  const std::string path = directory.path("door");
+  std::optional<Listener> first(std::in_place, Endpoint::unix_path(path));
+  ::unlink(path.c_str());
+  const Listener second(Endpoint::unix_path(path));
+  Listener moved(std::move(*first));
+  first.reset();
+  { const Listener ends(std::move(moved)); }
+  EXPECT_TRUE(exists(path));
+  if (exists(path)) const Peer peer(second.endpoint());
 }
 
 // Found by this test: connect(2) to a file that is no socket says ECONNREFUSED too, and the file was removed.

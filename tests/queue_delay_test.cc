@@ -83,6 +83,9 @@ TEST(QueueDelay, MeasuresTheLongestTimesThatThereAre) {
   EXPECT_FALSE(delay.should_shed(std::chrono::milliseconds::max(), at(0ms)));
   QueueDelay half({.target = std::chrono::milliseconds::max() / 2 + 1ms, .interval = 0ms});
   EXPECT_FALSE(half.should_shed(std::chrono::milliseconds::max(), at(0ms))) << "not twice as long";
+  QueueDelay patient({.target = 20ms, .interval = std::chrono::milliseconds::max()});
+  EXPECT_FALSE(patient.should_shed(500ms, at(0ms)));
+  EXPECT_FALSE(patient.should_shed(500ms, at(1h))) << "the interval is not over in our time";
   QueueDelay other(kOptions);
   EXPECT_FALSE(other.should_shed(std::chrono::milliseconds::max(), at(0ms)));
   EXPECT_TRUE(other.should_shed(std::chrono::milliseconds::max(), at(100ms)));

@@ -33,6 +33,7 @@
 #include "support/descriptors.h"
 #include "support/own_network.h"
 #include "support/peer.h"
+#include "support/sanitized.h"
 #include "support/turns.h"
 
 namespace anteroom {
@@ -422,13 +423,28 @@ TEST(ReactorPool, WithOneListenerWakesOneThreadForAGuest) {
   }
 }
 
-// Left alone, the kernel wakes the first of the idle for each of them: measured, 99 % were one thread's.
+/// Of `count` who come one after the other, how many that thread gets that gets the fewest.
+std::uint64_t fewest_of(const ReactorPool& pool, int count) {
+  const States before = pool.state();
+  for (int i = 0; i < count; ++i) EXPECT_EQ(Peer(pool.endpoint()).receive_all(), "Hello World!");
+  const States after = pool.state();
+  std::uint64_t fewest = static_cast<std::uint64_t>(count);
+  for (std::size_t i = 0; i < after.size(); ++i)
+    fewest = std::min(fewest, after[i].acceptor.accepted - before[i].acceptor.accepted);
+  return fewest;
+}
+
+// Left alone, the kernel wakes the first of the idle for each of them: measured, 99 % were one thread's. On a
+// machine that has other work a thread may not be idle yet when its turn comes: then they come once more.
 TEST(ReactorPool, WithOneListenerIdleThreadsTakeTurns) {
   constexpr int kGuests = 320;
-  ReactorPool pool(kLoopback, hello(), of(Sharing::kExclusive));
-  pool.start();
-  for (int i = 0; i < kGuests; ++i) EXPECT_EQ(Peer(pool.endpoint()).receive_all(), "Hello World!");
-  for (const auto& state : pool.state()) EXPECT_GE(state.acceptor.accepted, kGuests / 5U);
+  for (const Endpoint& endpoint : {kLoopback, Endpoint::unix_path("@anteroom-reactor-pool-test")}) {
+    ReactorPool pool(endpoint, hello(), of(Sharing::kExclusive));
+    pool.start();
+    std::uint64_t fewest = 0;
+    for (int round = 0; round < 10 && fewest < kGuests / 4; ++round) fewest = fewest_of(pool, kGuests);
+    EXPECT_GE(fewest, kGuests / 4U) << endpoint.to_string();
+  }
 }
 
 TEST(ReactorPool, BindsItsListenersInTheOrderOfItsThreads) {
@@ -545,9 +561,7 @@ class ScarceMemory {
 };
 
 TEST_P(ReactorPoolSharing, HasNotBegunWhenAThreadCannotBeMade) {
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-  GTEST_SKIP() << "the sanitizers have the address space for themselves";
-#endif
+  if (kIsSanitized) GTEST_SKIP() << "the sanitizers have the address space for themselves";
   ReactorPool pool(kLoopback, hello(), of(GetParam(), 4));
   std::vector<Peer> peers = connect_peers(pool.endpoint(), 10);
   const std::size_t threads = threads_of_this_process();
@@ -617,6 +631,48 @@ TEST_P(ReactorPoolSharing, CutsWhoIsStillThereAtTheDeadline) {
     }
   });
   EXPECT_EQ(pool.drain({.deadline = 100ms, .handshakes = 10ms}), 12U);
+  clients.join();
+}
+
+TEST_P(ReactorPoolSharing, DrainsAsLongAsItTakesIfItMay) {
+  ReactorPool pool(kLoopback,
+                   each({.data = [](Connection& guest, std::string_view bytes) { guest.send(bytes); },
+                         .draining = [](Connection& guest) { guest.close(); }}),
+                   of(GetParam()));
+  pool.start();
+  std::vector<Peer> peers = connect_peers(pool.endpoint(), 4);
+  for (Peer& peer : peers) expect_echo(peer, "here");
+  std::thread clients([&] {
+    for (Peer& peer : peers) {
+      peer.receive_all();
+      peer.finish();
+    }
+  });
+  EXPECT_EQ(pool.drain({.deadline = std::chrono::milliseconds::max(), .handshakes = 5ms}), 0U);
+  clients.join();
+}
+
+// The first thread, which accepts, comes to the drain when the second is through with its own.
+TEST(ReactorPool, CountsWhomTheOthersCutBeforeTheFirstThreadCame) {
+  std::atomic<int> closed{0};
+  ReactorPool pool(kLoopback,
+                   each({.data = [](Connection& guest, std::string_view bytes) { guest.send(bytes); },
+                         .closed = [&closed](Connection&, std::error_code) { ++closed; }}),
+                   of(Sharing::kDealt));
+  pool.start();
+  std::vector<Peer> peers = connect_peers(pool.endpoint(), 12);
+  for (Peer& peer : peers) expect_echo(peer, "I do not go");
+  std::optional<Occupation> occupation(std::in_place, pool.reactor(0));
+  std::thread clients([&] {
+    const auto end = Reactor::Clock::now() + kPatience;
+    for (bool all_over = false; !all_over && Reactor::Clock::now() < end; std::this_thread::yield()) {
+      all_over = true;
+      for (Peer& peer : peers) peer.drain() ? peer.finish() : void(all_over = false);
+      if (closed == 6) occupation.reset();
+    }
+    occupation.reset();
+  });
+  EXPECT_EQ(pool.drain({.deadline = 50ms, .handshakes = 0ms}), 12U);
   clients.join();
 }
 

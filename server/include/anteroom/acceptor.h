@@ -21,7 +21,7 @@ struct AcceptorStats {
   std::uint64_t aborted = 0;   ///< guests whose connection was dead when we came to accept it
   std::uint64_t refused = 0;   ///< accepted, and turned away by the admission
   std::uint64_t shed = 0;      ///< accepted, and turned away because the queue was overloaded
-  std::uint64_t rests = 0;     ///< times that the doorman had to rest, because descriptors or memory ran out
+  std::uint64_t rests = 0;     ///< times that the doorman had to rest, for a reason that `resting` is told of
   std::uint64_t looks = 0;     ///< times that he came to the door: accepted / looks is the accepts a turn
   std::uint64_t carried_over = 0;  ///< looks that ended at the budget, with guests still waiting
   std::uint32_t queue_peak = 0;  ///< the most who waited when he came to the door, where the queue is deepest
@@ -29,8 +29,9 @@ struct AcceptorStats {
   std::chrono::milliseconds longest_wait{0};
   /// How long guests waited in the queue, in ms: of one guest in AcceptorOptions::sample_wait_every.
   Log2Histogram wait_ms;
-  /// Self-tuning: the backlog in force, 0 if it is not self-tuning; how often it grew; and the number that it
-  /// would take but that net.core.somaxconn does not allow, 0 if it does.
+  /// Self-tuning: the backlog that it began with or has set last (queue() knows the one in force), 0 if it is
+  /// not self-tuning; how often it grew; and the number that it would take but that net.core.somaxconn does
+  /// not allow, 0 if it does, as far as it knew when the room was last half full.
   int tuned_backlog = 0;
   std::uint32_t tunings = 0;
   int wanted_beyond_somaxconn = 0;
@@ -39,11 +40,14 @@ struct AcceptorStats {
 struct AcceptorOptions {
   ConnectionOptions connection;
   /// Of a listener that the acceptor makes itself (with an Endpoint): its backlog. Of one that it is given
-  /// only Backlog::self_tuning() counts: it begins with what is in force.
+  /// only Backlog::self_tuning() counts: it begins with what is in force. On a Unix socket, whose queue
+  /// nobody sees, that never grows.
   Backlog backlog = Backlog::system_maximum();
-  /// The most that are let in before the others of the reactor get their turn again.
+  /// The most that are let in before the others of the reactor get their turn again; at least 1.
   int accepts_per_turn_max = 64;
   AdmissionOptions admission;
+  /// Those who are shed go as `admission.refusal` says. Not for Unix sockets, whose guests' wait is not
+  /// known.
   QueueDelayOptions queue_delay;
   /// Of one guest in so many it is asked how long he waited (0.3 µs); 0: of none. The first of several is
   /// always asked.
@@ -51,9 +55,9 @@ struct AcceptorOptions {
   /// EPOLLEXCLUSIVE: several reactors have a socket of the same listener, and one of them is woken for an
   /// arrival.
   bool exclusive = false;
-  /// The doorman rests: accept(2) failed for want of descriptors or memory. He tries again when a descriptor
-  /// of this reactor closes, and every 20 ms. Told once a second at most, with the number waiting, if the
-  /// kernel tells it.
+  /// The doorman rests: accept(2) failed for want of descriptors or memory, or because somebody who has the
+  /// listener, too, has shut it down (invalid_argument). He tries again when a descriptor of this reactor
+  /// closes, and every 20 ms. Told once a second at most, with the number waiting, if the kernel tells it.
   std::function<void(std::error_code why, std::optional<std::uint32_t> waiting)> resting;
   /// Self-tuning has changed the backlog from `was` to `now`, or would like to beyond net.core.somaxconn:
   /// then `wanted` is more than `now`.
@@ -64,7 +68,8 @@ struct AcceptorOptions {
 };
 
 struct DrainOptions {
-  /// By then, whoever is still open is closed: Connection::close() from then on has its `linger`.
+  /// By then, whoever is still open is closed: Connection::close() from then on has its `linger`. This and
+  /// `handshakes` are a year at most.
   std::chrono::milliseconds deadline{10'000};
   /// TCP: before the listener is closed, no further SYN is taken in for so long, while handshakes that are
   /// under way come to their end and are let in; to be longer than the longest round trip to your guests.
@@ -74,7 +79,9 @@ struct DrainOptions {
   std::uint32_t leaving = 1;
   /// Called from the turn when the door is closed; open connections may still be there.
   std::function<void()> door_closed = nullptr;
-  /// Nobody is taken in any more: a successor has the same listening socket, and takes in who waits.
+  /// Nobody is taken in any more: a successor has the same listening socket, and takes in who waits. But with
+  /// AcceptorOptions::exclusive those who wait are taken in once more, for the kernel may have told nobody
+  /// else of them.
   bool handed_over = false;
 };
 
@@ -88,13 +95,14 @@ struct DrainOptions {
 /// send what they hold; none of its handlers is called any more.
 class Acceptor {
  public:
-  /// Throws std::system_error.
+  /// Throws std::system_error, and what Admission throws.
   Acceptor(Reactor& reactor, const Endpoint& endpoint, ConnectionHandlers handlers,
            AcceptorOptions options = {});
   Acceptor(Reactor& reactor, Listener listener, ConnectionHandlers handlers, AcceptorOptions options = {});
   Acceptor(Acceptor&&) = delete;
   ~Acceptor();
 
+  /// Where it listens; no address once it is closed.
   Endpoint endpoint() const noexcept;
   /// The listening socket, to be handed to a successor; -1 once it is closed.
   int fd() const noexcept;
@@ -106,14 +114,16 @@ class Acceptor {
   /// Connections that came in by this door and are still open.
   std::size_t open_connections() const noexcept;
 
-  /// No more guests are let in until resume(); they wait in the queue.
+  /// No more guests are let in until resume(); they wait in the queue. With `exclusive`, so do those of whom
+  /// the kernel has told no other acceptor.
   void pause() noexcept;
   void resume() noexcept;
 
   /// Leaves without losing anybody: takes in who waits, closes the door, tells every open connection
   /// `draining`, and calls `drained` from the turn when the last has ended; at the deadline those who are
-  /// left are closed, and counted as `cut`. Beside other listeners of a SO_REUSEPORT group, new guests are
-  /// sent to them first. Once only.
+  /// left are closed, and counted as `cut`, and who waits in the queue even then (for want of descriptors) is
+  /// reset. Beside other listeners of a SO_REUSEPORT group, new guests are sent to them first; a Unix
+  /// socket's path is removed first. Once only. Throws std::bad_alloc; then it has not begun.
   void drain(const DrainOptions& options, std::function<void(std::size_t cut)> drained);
 
   /// A guest that `deal` was given has gone.

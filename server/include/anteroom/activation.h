@@ -45,7 +45,8 @@ std::vector<NamedDescriptor> activated_descriptors(const ActivationOptions& opti
 /// The same, if all of it is stream sockets that listen; throws std::system_error that says which is not.
 ///
 /// The manager keeps the sockets open: who arrives while nobody serves waits for the next of us. So these are
-/// drained with DrainOptions::handed_over.
+/// drained with DrainOptions::handed_over. The backlog, and what the accepted inherit, are the socket unit's
+/// (Backlog=, NoDelay=, KeepAlive=; systemd.socket(5)).
 std::vector<NamedListener> activated_listeners(const ActivationOptions& options = {});
 
 /// Whether there is somebody to notify: NOTIFY_SOCKET is set.

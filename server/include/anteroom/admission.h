@@ -34,8 +34,8 @@ struct AdmissionOptions {
   /// and must not become the attack. Of those who fill it to nine tenths, one in 10,000 finds no place.
   std::size_t sources_max = 16384;
   Refusal refusal = Refusal::kClose;
-  std::string
-      reply;  ///< for Refusal::kReply; at most a few hundred bytes: it has to fit into an empty send buffer
+  /// For Refusal::kReply; at most 4,096 bytes, for it has to fit into an empty send buffer.
+  std::string reply;
 
   bool is_by_source() const noexcept { return per_source_max > 0 || per_source_rate > 0; }
   bool is_set() const noexcept { return connections_max > 0 || is_by_source(); }
@@ -53,8 +53,9 @@ class Admission {
   /// Names the source that an admitted guest was counted for. 0: none.
   using Ticket = std::uint32_t;
 
-  /// Throws std::invalid_argument for a rate below 0, a burst of less than one guest, and prefixes that there
-  /// are not; std::bad_alloc; std::system_error without random numbers (getrandom(2)).
+  /// Throws std::invalid_argument for a rate below 0, a burst of less than one guest, prefixes that there are
+  /// not, more sources than 2^31, and a reply that is too long; std::bad_alloc; std::system_error without
+  /// random numbers (getrandom(2)).
   explicit Admission(const AdmissionOptions& options);
   ~Admission();
   Admission(Admission&&) noexcept;

@@ -74,7 +74,7 @@ struct HandoverHandlers {
   /// Somebody called and did not become our successor; all goes on as before. permission_denied: another
   /// user; timed_out: not ready at the deadline; connection_aborted: it ended before; bad_message: it said
   /// what no successor says; else what failed. Need not be there.
-  std::function<void(std::error_code why)> failed;
+  std::function<void(std::error_code why)> failed = nullptr;
 };
 
 struct HandoverOptions {

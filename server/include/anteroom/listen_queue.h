@@ -11,7 +11,8 @@ struct ListenQueue {
   /// The backlog in force: min(listen's backlog, somaxconn at that time). The kernel admits one guest more
   /// than this.
   std::uint32_t limit = 0;
-  /// SYNs and last ACKs of handshakes that were thrown away, since the listener was made (sk_drops).
+  /// SYNs and last ACKs of handshakes that were thrown away, since the listener was made (sk_drops, which
+  /// begins anew after 2^32).
   std::uint64_t drops = 0;
   /// The most who waited when somebody looked; Acceptor::queue() knows it, a mere look does not (0).
   std::uint32_t peak = 0;

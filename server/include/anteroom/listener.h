@@ -3,6 +3,7 @@
 #include <anteroom/endpoint.h>
 #include <anteroom/fd.h>
 #include <anteroom/listen_queue.h>
+#include <sys/types.h>
 
 #include <chrono>
 #include <optional>
@@ -16,20 +17,20 @@ struct ListenerOptions {
   /// SO_REUSEPORT: several listeners share one address, each with a queue of its own.
   bool reuse_port = false;
   // What the accepted inherit, set once here and not for each guest (tcp(7), socket(7)). Not for Unix
-  // sockets.
+  // sockets. What is negative, or more than the kernel takes, is refused.
   bool no_delay = true;                         ///< TCP_NODELAY
   std::chrono::seconds keep_alive{0};           ///< SO_KEEPALIVE and TCP_KEEPIDLE; 0: none
-  std::chrono::seconds keep_alive_interval{0};  ///< TCP_KEEPINTVL; 0: the system's
-  int keep_alive_probes = 0;                    ///< TCP_KEEPCNT; 0: the system's
+  std::chrono::seconds keep_alive_interval{0};  ///< TCP_KEEPINTVL, with keep_alive; 0: the system's
+  int keep_alive_probes = 0;                    ///< TCP_KEEPCNT, with keep_alive; 0: the system's
   std::chrono::milliseconds user_timeout{
       0};                        ///< TCP_USER_TIMEOUT: unacknowledged for so long is over; 0: the system's
   int receive_buffer_bytes = 0;  ///< SO_RCVBUF; 0: the kernel tunes it
   int send_buffer_bytes = 0;     ///< SO_SNDBUF; 0: the kernel tunes it
   /// TCP_DEFER_ACCEPT: who connects and says nothing is not shown to us for about so long. Not for servers
   /// that speak first. Of the guests hidden in this way the first-byte deadline knows nothing, and `drops`
-  /// counts their bare ACKs.
+  /// counts their bare ACKs, which a self-tuning backlog takes for guests who were turned away.
   std::chrono::seconds defer_accept{0};
-  /// For blocking servers: accept(2) waits.
+  /// For blocking servers: accept(2) waits. Not for an Acceptor, which would wait with it.
   bool blocking = false;
 };
 
@@ -40,10 +41,12 @@ void change_backlog(int listener, int backlog);
 class Listener {
  public:
   /// socket, SO_REUSEADDR, bind, listen. Throws std::system_error that says which of them failed, and on what
-  /// address. A Unix socket's path left behind by a dead server is replaced; it is removed by the destructor.
+  /// address. A Unix socket's path left behind by a dead server is replaced; it is removed by the destructor,
+  /// unless it has become another's meanwhile.
   explicit Listener(const Endpoint& endpoint, const ListenerOptions& options = {});
 
-  /// Takes over a socket that listens already, and makes it non-blocking. Throws std::system_error.
+  /// Takes over a socket that listens already, and makes it non-blocking. Throws std::system_error. Whether
+  /// it does listen is not looked at: see adopt_listener().
   explicit Listener(Fd socket);
 
   Listener(Listener&& other) noexcept;
@@ -70,7 +73,8 @@ class Listener {
   Listener() noexcept = default;
 
   Fd socket_;
-  Endpoint unix_path_;  // to be removed at the end
+  Endpoint unix_path_;  // to be removed at the end, if it is still this file:
+  ino_t inode_ = 0;     // 0: not known
 };
 
 }  // namespace anteroom

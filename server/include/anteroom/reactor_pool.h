@@ -24,13 +24,14 @@ enum class Sharing : std::uint8_t {
 };
 
 struct ReactorPoolOptions {
-  int threads = 0;  ///< 0: as many as processors are allowed to this process (sched_getaffinity(2))
+  int threads = 0;  ///< 0 or less: as many as processors are allowed to this process (sched_getaffinity(2))
   Sharing sharing = Sharing::kReusePort;
-  /// `reuse_port` and `backlog` follow from the sharing and the acceptor's backlog.
-  ListenerOptions listener;
+  /// `reuse_port` and `backlog` follow from the sharing and the acceptor's backlog. Listeners that are taken
+  /// over stay as they came, and none of this counts.
+  ListenerOptions listener{};
   /// Limits of the admission hold for each thread, but with kDealt for all together. `resting` and `tuned`
   /// are called in whatever thread it concerns; `exclusive` and, with kDealt, `deal` follow from the sharing.
-  AcceptorOptions acceptor;
+  AcceptorOptions acceptor{};
   bool pin_threads = false;  ///< each to a processor of its own, as far as there are enough
 };
 
@@ -91,6 +92,7 @@ class ReactorPool {
                   AcceptorOptions options);
   void make_shares(Listener listener, std::vector<ConnectionHandlers> handlers, AcceptorOptions options);
   void pin();
+  bool is_none_of_the_threads() const noexcept;
   void leave_group_together(DrainOptions& options);
   void stop_and_join() noexcept;
   void join() noexcept;

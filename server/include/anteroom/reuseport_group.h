@@ -13,7 +13,8 @@ namespace anteroom {
 /// Sends new connections of the group that `listener` is in to the sockets `first`, ..., first + count - 1 of
 /// it (classic BPF, SO_ATTACH_REUSEPORT_CBPF, socket(7)), to each as often as to any other. The kernel
 /// numbers them in the order of their listen(2), and puts the last into the place of one that is closed.
-/// Numbers that are not there fall back to the usual hash. False if `count` is 0, or if it is no TCP socket.
+/// Numbers that are not there fall back to the usual hash. Another program that steers the group is replaced.
+/// False if `count` is 0, or if it is no socket of a group.
 bool steer_group(int listener, std::uint32_t first, std::uint32_t count) noexcept;
 /// Back to the usual hash. True also if nobody had steered it.
 bool unsteer_group(int listener) noexcept;
