@@ -73,8 +73,9 @@ void Connection::free() noexcept {
 void Connection::start(Reactor& reactor, Fd&& socket, Kind& kind, int family, std::uint32_t ticket) {
   Connection& connection = reactor.adopt(make(reactor, std::move(socket), kind, family, ticket));
   connection.tell_open();
-  if (kind.draining_ && connection.is_open() && kind.handlers.draining) kind.handlers.draining(connection);
   if (connection.is_open()) connection.read();
+  // After what it has said already, or it would be taken for idle.
+  if (kind.draining_ && connection.is_open() && kind.handlers.draining) kind.handlers.draining(connection);
 }
 
 Connection& Connection::start_connecting(Reactor& reactor, Fd&& socket, Kind& kind, const Attempt& attempt) {

@@ -228,9 +228,12 @@ void Acceptor::Door::rest(int error, std::optional<std::uint32_t> waiting) noexc
   ++stats_.rests;
   reactor_.again_when_a_descriptor_closes(*bell_);
   alarm_.arm(kRest);
-  if (!options_.resting || (told_ && reactor_.now() - *told_ < kTellEvery)) return;
-  told_ = reactor_.now();
-  options_.resting({error, std::system_category()}, waiting);
+  if (options_.resting && (!told_ || reactor_.now() - *told_ >= kTellEvery)) {
+    told_ = reactor_.now();
+    options_.resting({error, std::system_category()}, waiting);
+  }
+  // Those inside have what those who wait would need.
+  if (stage_ == Stage::kEmptying) tell_draining();
 }
 
 void Acceptor::Door::pause(bool paused) noexcept {

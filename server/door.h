@@ -78,6 +78,7 @@ class Acceptor::Door final : public Reapable {
   void rest(int error, std::optional<std::uint32_t> waiting) noexcept;
   void next_stage() noexcept;
   void queue_is_empty() noexcept;
+  void tell_draining() noexcept;
   void cut() noexcept;
   void leave_if_alone() noexcept;
 
@@ -98,7 +99,8 @@ class Acceptor::Door final : public Reapable {
   Timer deadline_;  // of the drain
   DrainOptions drain_;
   bool takes_in_nobody_ = false;  // of those who wait: the successor does
-  bool steers_ = false;           // the group, and nobody else will undo it
+  bool told_draining_ = false;
+  bool steers_ = false;  // the group, and nobody else will undo it
   bool rests_ = false;
   bool paused_ = false;
   Stage stage_ = Stage::kServing;

@@ -91,8 +91,12 @@ void Acceptor::Door::queue_is_empty() noexcept {
   stage_ = Stage::kLeaving;
   close();
   if (drain_.door_closed) drain_.door_closed();
-  Connection::tell_draining(reactor_, *guests_);
+  tell_draining();
   leave_if_alone();
+}
+
+void Acceptor::Door::tell_draining() noexcept {
+  if (!std::exchange(told_draining_, true)) Connection::tell_draining(reactor_, *guests_);
 }
 
 /// The drain's deadline.

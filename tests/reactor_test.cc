@@ -248,7 +248,8 @@ TEST(Reactor, CallsAgainWhoAskedForIt) {
   reactor.again(bell);
   reactor.again(bell);  // twice is once
   const auto begin = Clock::now();
-  reactor.turn();  // the event of its registration; who asks anew while it runs has had its share of this turn
+  reactor
+      .turn();  // the event of its registration; who asks anew while it runs has had its share of this turn
   EXPECT_EQ(bell.events, std::vector<std::uint32_t>{EPOLLOUT});
   reactor.turn();
   EXPECT_EQ(bell.events, (std::vector<std::uint32_t>{EPOLLOUT, 0}));

@@ -763,6 +763,22 @@ TEST_F(Draining, WaitsForDescriptors) {
   for (const Peer& peer : peers) EXPECT_EQ(peer.received(), "Hello World!");
 }
 
+TEST_F(Draining, HasTheIdleMakeRoomForThoseWhoWait) {
+  ConnectionHandlers handlers = echo_once();
+  handlers.draining = [](Connection& guest) { guest.close(); };
+  open(std::move(handlers));
+  std::vector<Peer> idle = connect_peers(acceptor->endpoint(), 3);
+  ASSERT_TRUE(turn_until([&] { return acceptor->open_connections() == 3; }));
+  std::vector<Peer> peers = connect_peers(acceptor->endpoint(), 20);
+  for (const Peer& peer : peers) ASSERT_TRUE(peer.send("early"));
+  const DescriptorLimit limit(0);
+  drain();
+  ASSERT_TRUE(drained());
+  EXPECT_EQ(told, Told{0});
+  ASSERT_TRUE(turn_until([&] { return all_are_over(peers); }));
+  for (const Peer& peer : peers) EXPECT_EQ(peer.received(), "early");
+}
+
 TEST_F(Draining, OfAUnixSocketServesThoseWhoWait) {
   acceptor.emplace(reactor, Endpoint::unix_path("@anteroom-waiting-room-test"), greeting(),
                    AcceptorOptions{.accepts_per_turn_max = 7});

@@ -268,8 +268,8 @@ class Drawing {
   }
 
   std::string legend() && {
-    std::string bars = fmt::format("{} in the median run, {} in the worst one",
-                                   glyphs_.blocks.back(), glyphs_.faint);
+    std::string bars =
+        fmt::format("{} in the median run, {} in the worst one", glyphs_.blocks.back(), glyphs_.faint);
     if (has_model_) bars += fmt::format(", {} the model", glyphs_.model);
     if (has_recommended_) bars += fmt::format(", {} the recommended backlog", glyphs_.recommended);
     paragraph(bars);

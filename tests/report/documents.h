@@ -20,9 +20,9 @@ inline Json estimate(double median) {
 }
 
 inline const char* const kEmptyFates[] = {
-    "served_at_once", "served_after_retransmit", "ghost_half_open",    "ghost_unknown",
-    "refused",        "reset_before_accept",     "reset_after_accept", "deadline",
-    "timed_out",      "no_local_port",           "no_descriptor",      "not_started",
+    "served_at_once",    "served_after_retransmit", "ghost_half_open",    "ghost_unknown",
+    "refused",           "reset_before_accept",     "reset_after_accept", "deadline",
+    "timed_out",         "no_local_port",           "no_descriptor",      "not_started",
     "answered_otherwise"};
 inline constexpr int kBins = 60;  ///< of the histograms: ten for each power of ten, from 10 us to 10 s
 

@@ -16,7 +16,7 @@ struct ConnectOptions {
   std::chrono::nanoseconds deadline = std::chrono::seconds(10);
   /// The address to call from. With port 0 the port is picked when it is known whom we call
   /// (IP_BIND_ADDRESS_NO_PORT), so one source reaches each destination from all of its ports.
-  std::optional<Endpoint> source;
+  std::optional<Endpoint> source = std::nullopt;
   bool no_delay = true;  ///< TCP_NODELAY, as on the connections that a Listener lets in
   /// For Connection::context().
   void* context = nullptr;

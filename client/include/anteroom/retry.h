@@ -64,19 +64,19 @@ class Retry {
 bool is_worth_a_retry(const std::error_code& error) noexcept;
 
 struct ReconnectorOptions {
-  ConnectOptions connect;
-  ConnectionOptions connection;
-  RetryOptions retry;
+  ConnectOptions connect{};
+  ConnectionOptions connection{};
+  RetryOptions retry{};
   /// Of the jitter. Without one it is the system's (std::random_device), so that no two clients call in step.
-  std::optional<std::uint64_t> seed;
+  std::optional<std::uint64_t> seed = std::nullopt;
   /// A connection that was open for so long was a success. A server that lets us in and hangs up is not
   /// called again without rest.
   std::chrono::milliseconds success_after{1000};
   /// A connection or an attempt has ended, and the next call is in `delay`. Told after `closed`.
-  std::function<void(std::error_code why, std::chrono::nanoseconds delay)> waiting;
+  std::function<void(std::error_code why, std::chrono::nanoseconds delay)> waiting = nullptr;
   /// The last attempt that was allowed has failed, or one with an error that is not worth a retry. There will
   /// be no more calls.
-  std::function<void(std::error_code why)> gave_up;
+  std::function<void(std::error_code why)> gave_up = nullptr;
 };
 
 /// Keeps one connection to an endpoint: calls, and calls again when it has failed or ended.

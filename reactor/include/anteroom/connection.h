@@ -22,24 +22,24 @@ class Output;
 /// to be there.
 struct ConnectionHandlers {
   /// It is established: the guest has been accepted, or the connection that we asked for has come about.
-  std::function<void(Connection&)> open;
+  std::function<void(Connection&)> open = nullptr;
   /// `bytes` came, and are gone when the handler returns. There may be any number of them, from 1 on.
-  std::function<void(Connection&, std::string_view bytes)> data;
+  std::function<void(Connection&, std::string_view bytes)> data = nullptr;
   /// All that waited to be sent has been given to the kernel. Only told when something had to wait: when
-  /// unsent_bytes() was more than 0.
-  std::function<void(Connection&)> drained;
+  /// unsent_bytes() was more than 0, or the rest of a file was left.
+  std::function<void(Connection&)> drained = nullptr;
   /// The peer has ended its side (its FIN), and all that it sent has been told; told once. With this handler
   /// the connection is half-closed from then on: it can still send, and stays until close(). Without it, it
   /// ends in order as soon as nothing waits to be sent.
-  std::function<void(Connection&)> peer_ended;
+  std::function<void(Connection&)> peer_ended = nullptr;
   /// The acceptor drains (Acceptor::drain): finish what is begun, and close(). Without this handler a
   /// connection stays until it ends by itself, or until the drain's deadline.
-  std::function<void(Connection&)> draining;
+  std::function<void(Connection&)> draining = nullptr;
   /// It is over; told exactly once, and last, of each connection, also of one that never got to
   /// `open`; but no more once its acceptor, connector or reactor is gone. No
   /// `error` means an orderly end; with one, a peer that did not get all that was sent to it gets a reset.
   /// The descriptor is closed already; id(), context() and was_open() still answer.
-  std::function<void(Connection&, std::error_code error)> closed;
+  std::function<void(Connection&, std::error_code error)> closed = nullptr;
 };
 
 /// What all connections of one acceptor or connector have in common.

@@ -13,27 +13,27 @@ namespace anteroom {
 
 /// One that came. All of it is gone when the handler returns.
 struct Datagram {
-  Endpoint from;               ///< no address if the sender has none: a Unix socket that is not bound
-  std::string_view bytes;      ///< may be none: an empty datagram is one, too
+  Endpoint from{};             ///< no address if the sender has none: a Unix socket that is not bound
+  std::string_view bytes{};    ///< may be none: an empty datagram is one, too
   std::size_t lost_bytes = 0;  ///< how much longer it was than DatagramOptions::receive_bytes_max
 };
 
 /// What a datagram socket tells. All handlers run from the turn, never inside one another, and none of them
 /// needs to be there.
 struct DatagramHandlers {
-  std::function<void(const Datagram&)> data;
+  std::function<void(const Datagram&)> data = nullptr;
   /// All that waited to be sent has been given to the kernel. Only told when something had to wait longer
   /// than a turn, or when send() has said no.
-  std::function<void()> drained;
+  std::function<void()> drained = nullptr;
   /// Something did not go well, and the socket goes on. With an address: what was to be sent `to` it was not
   /// sent (message_size, network_unreachable, operation_not_permitted ...). Without one it is an error of a
   /// connected socket, such as connection_refused, which the network has told of an earlier datagram.
-  std::function<void(std::error_code error, const Endpoint& to)> error;
+  std::function<void(std::error_code error, const Endpoint& to)> error = nullptr;
 };
 
 struct DatagramOptions {
   /// Connects to this one: the only one that it then hears, and the one that send(bytes) is for.
-  std::optional<Endpoint> peer;
+  std::optional<Endpoint> peer = std::nullopt;
   /// A longer datagram is cut, and says so. At most 65,536, of which UDP uses 65,507 (RFC 768). With one
   /// system call come as many as have room in 64 KiB, 32 at most.
   std::size_t receive_bytes_max = 2048;

@@ -38,17 +38,17 @@ struct AcceptorStats {
 };
 
 struct AcceptorOptions {
-  ConnectionOptions connection;
+  ConnectionOptions connection{};
   /// Of a listener that the acceptor makes itself (with an Endpoint): its backlog. Of one that it is given
   /// only Backlog::self_tuning() counts: it begins with what is in force. On a Unix socket, whose queue
   /// nobody sees, that never grows.
   Backlog backlog = Backlog::system_maximum();
   /// The most that are let in before the others of the reactor get their turn again; at least 1.
   int accepts_per_turn_max = 64;
-  AdmissionOptions admission;
+  AdmissionOptions admission{};
   /// Those who are shed go as `admission.refusal` says. Not for Unix sockets, whose guests' wait is not
   /// known.
-  QueueDelayOptions queue_delay;
+  QueueDelayOptions queue_delay{};
   /// Of one guest in so many it is asked how long he waited (0.3 µs); 0: of none. The first of several is
   /// always asked.
   std::uint32_t sample_wait_every = 16;
@@ -58,13 +58,13 @@ struct AcceptorOptions {
   /// The doorman rests: accept(2) failed for want of descriptors or memory, or because somebody who has the
   /// listener, too, has shut it down (invalid_argument). He tries again when a descriptor of this reactor
   /// closes, and every 20 ms. Told once a second at most, with the number waiting, if the kernel tells it.
-  std::function<void(std::error_code why, std::optional<std::uint32_t> waiting)> resting;
+  std::function<void(std::error_code why, std::optional<std::uint32_t> waiting)> resting = nullptr;
   /// Self-tuning has changed the backlog from `was` to `now`, or would like to beyond net.core.somaxconn:
   /// then `wanted` is more than `now`.
-  std::function<void(int was, int now, int wanted)> tuned;
+  std::function<void(int was, int now, int wanted)> tuned = nullptr;
   /// Gives each admitted guest to somebody else (another reactor) instead of starting a connection here.
   /// Whoever gets it calls Acceptor::left(ticket), in this reactor's thread, when that guest has gone.
-  std::function<void(Fd guest, int family, Admission::Ticket ticket)> deal;
+  std::function<void(Fd guest, int family, Admission::Ticket ticket)> deal = nullptr;
 };
 
 struct DrainOptions {
@@ -120,10 +120,11 @@ class Acceptor {
   void resume() noexcept;
 
   /// Leaves without losing anybody: takes in who waits, closes the door, tells every open connection
-  /// `draining`, and calls `drained` from the turn when the last has ended; at the deadline those who are
-  /// left are closed, and counted as `cut`, and who waits in the queue even then (for want of descriptors) is
-  /// reset. Beside other listeners of a SO_REUSEPORT group, new guests are sent to them first; a Unix
-  /// socket's path is removed first. Once only. Throws std::bad_alloc; then it has not begun.
+  /// `draining` (earlier, if there are no descriptors for those who wait), and calls `drained` from the turn
+  /// when the last has ended; at the deadline those who are left are closed, and counted as `cut`, and who
+  /// waits in the queue even then (for want of descriptors) is reset. Beside other listeners of a
+  /// SO_REUSEPORT group, new guests are sent to them first; a Unix socket's path is removed first. Once only.
+  /// Throws std::bad_alloc; then it has not begun.
   void drain(const DrainOptions& options, std::function<void(std::size_t cut)> drained);
 
   /// A guest that `deal` was given has gone.

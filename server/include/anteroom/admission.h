@@ -35,7 +35,7 @@ struct AdmissionOptions {
   std::size_t sources_max = 16384;
   Refusal refusal = Refusal::kClose;
   /// For Refusal::kReply; at most 4,096 bytes, for it has to fit into an empty send buffer.
-  std::string reply;
+  std::string reply{};
 
   bool is_by_source() const noexcept { return per_source_max > 0 || per_source_rate > 0; }
   bool is_set() const noexcept { return connections_max > 0 || is_by_source(); }

@@ -24,12 +24,12 @@ struct BlockingServerOptions {
   int threads = 8;  ///< of the pool
   std::string greeting = "Hello World!";
   /// For experiments: when not to accept, and whether to ask before each accept how many wait (0.3 µs each).
-  AcceptStall stall;
+  AcceptStall stall{};
   bool observe_queue = false;
   /// For experiments: called with each guest's descriptor as soon as it has been accepted, by one thread at a
   /// time; and what serving it costs before it is greeted, in the thread that serves it.
-  std::function<void(int guest)> accepted;
-  std::function<void()> before_greeting;
+  std::function<void(int guest)> accepted = nullptr;
+  std::function<void()> before_greeting = nullptr;
 };
 
 /// Greets every guest and closes, with plain blocking calls.

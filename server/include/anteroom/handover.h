@@ -60,17 +60,17 @@ class Handover {
 
 /// A listening socket of ours, and the name under which the successor is to find it.
 struct OfferedListener {
-  std::string name;  ///< without '\0', 255 bytes at most
-  int fd = -1;       ///< only borrowed: Acceptor::fd(), ReactorPool::listeners()
+  std::string name{};  ///< without '\0', 255 bytes at most
+  int fd = -1;         ///< only borrowed: Acceptor::fd(), ReactorPool::listeners()
 };
 
 /// What an offer tells. Only from the turn.
 struct HandoverHandlers {
   /// A successor has called: what it shall be given, 4,096 at most.
-  std::function<std::vector<OfferedListener>()> listeners;
+  std::function<std::vector<OfferedListener>()> listeners = nullptr;
   /// The successor accepts, and the offer is over: stop accepting and drain (DrainOptions::handed_over). Told
   /// once.
-  std::function<void()> handed_over;
+  std::function<void()> handed_over = nullptr;
   /// Somebody called and did not become our successor; all goes on as before. permission_denied: another
   /// user; timed_out: not ready at the deadline; connection_aborted: it ended before; bad_message: it said
   /// what no successor says; else what failed. Need not be there.
