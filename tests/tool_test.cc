@@ -230,10 +230,15 @@ TEST_F(Tool, TunesAndWritesWhatItFoundAsJson) {
   EXPECT_EQ(json.at("command").get<std::string>().find("json"), std::string::npos)
       << "or who repeats it would write over this";
   EXPECT_EQ(json.at("interrupted"), false);
-  EXPECT_TRUE(outcome.status == 3 || json.at("recommended") == 1000) << json.at("recommended");
+  // The stall needs 200. On a busy machine, where runs differ more, numbers between those of the grid are
+  // tried.
+  const Json& recommended = json.at("recommended");
+  EXPECT_TRUE(outcome.status == 3 || (recommended >= 200 && recommended <= 1000)) << recommended;
   std::set<std::string> backlogs;
   for (const Json& trial : json.at("trials")) {
-    backlogs.insert(trial.at("backlog").dump());
+    const Json& backlog = trial.at("backlog");
+    backlogs.insert(backlog.dump());
+    EXPECT_TRUE(backlog.is_null() || (backlog >= 16 && backlog <= 1000)) << backlog;
     EXPECT_EQ(trial.at("clients"), 400);
     std::uint64_t fates = 0;
     for (const Json& count : trial.at("fates")) fates += count.get<std::uint64_t>();
@@ -246,7 +251,8 @@ TEST_F(Tool, TunesAndWritesWhatItFoundAsJson) {
     }
     EXPECT_TRUE(trial.at("backlog") != 16 || trial.at("deepest_queue") == 17) << trial.at("deepest_queue");
   }
-  EXPECT_EQ(backlogs, (std::set<std::string>{"16", "1000", "null"}));
+  for (const char* backlog : {"16", "1000", "null"}) EXPECT_TRUE(backlogs.contains(backlog)) << backlog;
+  EXPECT_TRUE(outcome.status == 3 || backlogs.contains(recommended.dump())) << recommended;
 }
 
 TEST_F(Tool, PrintsOnlyTheNumberWhenQuiet) {
