@@ -142,6 +142,17 @@ class Deadlines : public testing::Test {
       take(10'000);
     }
   }
+  /// It takes so many bytes every 90 ms, and then no more.
+  void expect_to_live_as_long_as_it_takes(int count) {
+    for (int i = 0; i < 12; ++i) {
+      take_from_the_kernel(count);
+      pass(90ms);
+      ASSERT_TRUE(lives()) << "after " << i;
+    }
+    pass(1s);
+    EXPECT_EQ(closed_calls, 1);
+    EXPECT_EQ(error, std::errc::timed_out);
+  }
   int bytes_on_the_way() {
     int bytes = 0;
     EXPECT_EQ(::ioctl(guest().fd(), SIOCOUTQ, &bytes), 0);
@@ -601,14 +612,7 @@ TEST_F(Deadlines, DoNotCutAFastReaderWhenWeHaveClosed) {
 TEST_F(Deadlines, DoNotCutAFastReaderThoughTheKernelTakesNothingForAWhile) {
   meet_at(kLoopback, kAMegabyteASecond, {});
   in_turn([&] { guest().send(pattern(8 << 20)); });
-  for (int i = 0; i < 12; ++i) {
-    take_from_the_kernel(150'000);
-    pass(90ms);
-    ASSERT_TRUE(lives()) << "after " << i;
-  }
-  pass(1s);
-  EXPECT_EQ(closed_calls, 1);
-  EXPECT_EQ(error, std::errc::timed_out);
+  expect_to_live_as_long_as_it_takes(150'000);
 }
 
 TEST_F(Deadlines, DoNotCutAReaderThoughTheKernelTakesNothingForAWhileWhenWeHaveClosed) {
@@ -617,14 +621,7 @@ TEST_F(Deadlines, DoNotCutAReaderThoughTheKernelTakesNothingForAWhileWhenWeHaveC
     guest().send(pattern(8 << 20));
     guest().close();
   });
-  for (int i = 0; i < 12; ++i) {
-    take_from_the_kernel(100'000);
-    pass(90ms);
-    ASSERT_TRUE(lives()) << "after " << i;
-  }
-  pass(1s);
-  EXPECT_EQ(closed_calls, 1);
-  EXPECT_EQ(error, std::errc::timed_out);
+  expect_to_live_as_long_as_it_takes(100'000);
 }
 
 // ---- Ends at the same moment
