@@ -50,7 +50,7 @@ Connection::Connection(Reactor& reactor, Fd&& socket, Kind& kind, int family, st
 
 Connection::~Connection() {
   // Only with its reactor does it end with output still waiting.
-  if (output_) reset_on_close(fd());
+  if (output_ && reactor().is_of_this_process()) reset_on_close(fd());
   if (--kind_->living_ == 0 && kind_->ended_) reactor().retire(std::unique_ptr<Reapable>(kind_));
 }
 
@@ -246,6 +246,7 @@ void Connection::close() noexcept {
     default:
       return;
   }
+  if (!reactor().is_of_this_process()) return end(0);  // the parent goes on with the same socket
   state_ = State::kClosing;
   if (!output_) return end_in_order();
   end_after(
@@ -296,7 +297,7 @@ void Connection::read_last() noexcept {
 
 void Connection::abort() noexcept {
   if (state_ == State::kEnded) return;
-  reset_on_close(fd());
+  if (reactor().is_of_this_process()) reset_on_close(fd());
   end(ECANCELED);
 }
 

@@ -93,7 +93,7 @@ class DatagramSocket::Mailbox final : public Channel {
   }
 
   void close() noexcept {
-    flush();
+    if (reactor().is_of_this_process()) flush();
     alarm_.cancel();
     remove_path();  // now, or at the turn's end it might be our successor's
     reactor().retire(*this);
@@ -288,7 +288,7 @@ class DatagramSocket::Mailbox final : public Channel {
   }
 
   void remove_path() noexcept {
-    if (path_.family() != AF_UNIX) return;
+    if (path_.family() != AF_UNIX || !reactor().is_of_this_process()) return;
     ::unlink(reinterpret_cast<const sockaddr_un*>(path_.data())->sun_path);  // path() needs memory
     path_ = Endpoint();
   }

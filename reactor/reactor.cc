@@ -1,5 +1,6 @@
 #include <anteroom/reactor.h>
 #include <anteroom/socket.h>
+#include <pthread.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 
@@ -7,6 +8,8 @@
 #include <cassert>
 #include <cerrno>
 #include <limits>
+#include <memory>
+#include <mutex>
 #include <utility>
 
 #include "timer_wheel.h"
@@ -23,18 +26,50 @@ constexpr std::uint64_t kTimeOneTurnIn = 64;  // a power of two
 
 }  // namespace
 
+/// The reactors of this process. fork(2) copies their descriptors, which name the parent's epoll: a child that
+/// used them would change what the parent waits for. Never destroyed: a fork may come later than static
+/// destructors.
+struct Reactor::Living {
+  static Living& all() {
+    static Living& living = *new Living;
+    return living;
+  }
+
+  Living() noexcept {
+    // Without memory for it (ENOMEM) a forked child is only told by what it finds out itself.
+    (void)::pthread_atfork([] { all().mutex.lock(); }, [] { all().mutex.unlock(); },
+                           [] {
+                             for (Reactor* reactor = all().first; reactor != nullptr;
+                                  reactor = reactor->next_living_)
+                               reactor->leave_to_parent();
+                             all().mutex.unlock();
+                           });
+  }
+
+  void add(Reactor& reactor) noexcept {
+    const std::lock_guard lock(mutex);
+    reactor.next_living_ = first;
+    if (first != nullptr) first->previous_living_ = &reactor;
+    first = &reactor;
+  }
+
+  void remove(Reactor& reactor) noexcept {
+    const std::lock_guard lock(mutex);
+    Reactor* const next = reactor.next_living_;
+    (reactor.previous_living_ == nullptr ? first : reactor.previous_living_->next_living_) = next;
+    if (next != nullptr) next->previous_living_ = reactor.previous_living_;
+  }
+
+  std::mutex mutex;
+  Reactor* first = nullptr;
+};
+
 Reactor::Reactor()
-    : epoll_(::epoll_create1(EPOLL_CLOEXEC)),
-      now_(Clock::now()),
+    : now_(Clock::now()),
       timers_(std::make_unique<TimerWheel>(now_)),
       scratch_(std::make_unique_for_overwrite<char[]>(kScratchBytes)) {
-  if (!epoll_) throw setup_error(last_error(), "epoll_create1", "for a reactor");
-  wake_.reset(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
-  if (!wake_) throw setup_error(last_error(), "eventfd", "for a reactor");
-  epoll_event event{.events = EPOLLIN | EPOLLET, .data = {.u64 = kWakeCookie}};
-  if (::epoll_ctl(epoll_.get(), EPOLL_CTL_ADD, wake_.get(), &event) != 0) {
-    throw setup_error(last_error(), "epoll_ctl", "for a reactor's eventfd");
-  }
+  open_epoll();
+  Living::all().add(*this);
 }
 
 Reactor::~Reactor() {
@@ -46,6 +81,49 @@ Reactor::~Reactor() {
   running_.clear();
   while (retired_.first != nullptr) free_all(std::exchange(retired_, {}));
   while (void* const spare = take_spare()) ::operator delete(spare);
+  Living::all().remove(*this);
+}
+
+void Reactor::open_epoll() {
+  Fd epoll(::epoll_create1(EPOLL_CLOEXEC));
+  if (!epoll) throw setup_error(last_error(), "epoll_create1", "for a reactor");
+  Fd wake(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
+  if (!wake) throw setup_error(last_error(), "eventfd", "for a reactor");
+  epoll_event event{.events = EPOLLIN | EPOLLET, .data = {.u64 = kWakeCookie}};
+  if (::epoll_ctl(epoll.get(), EPOLL_CTL_ADD, wake.get(), &event) != 0) {
+    throw setup_error(last_error(), "epoll_ctl", "for a reactor's eventfd");
+  }
+  epoll_ = std::move(epoll);
+  wake_ = std::move(wake);
+}
+
+// ---- fork(2) ----
+
+/// In the child, before fork(2) returns: without the epoll descriptor nothing that happens here reaches the
+/// parent's, and the next wait fails. What is left of a turn that forked is left to the parent. Only
+/// close(2) and stores: this reactor's thread, which the child does not have, may have been in the middle of
+/// anything.
+void Reactor::leave_to_parent() noexcept {
+  epoll_.reset();
+  wake_.reset();
+  events_ready_ = 0;
+  timers_->stop_firing();
+}
+
+void Reactor::continue_after_fork() {
+  if (is_of_this_process()) return;
+  open_epoll();
+  std::construct_at(&posted_mutex_);  // another thread may have held it when we were forked
+  for (const std::unique_ptr<Channel>& channel : channels_) {
+    if (!channel || channel->watched_ == Channel::Watch::kNone) continue;
+    const Channel::Watch watched = std::exchange(channel->watched_, Channel::Watch::kNone);
+    if (const std::error_code error = add_to_epoll(*channel, watched)) {
+      channel->watched_ = watched;
+      leave_to_parent();
+      throw setup_error(error, "epoll_ctl", "after fork");
+    }
+  }
+  for_each_channel([](Channel& channel) { channel.continued_after_fork(); });
 }
 
 inline int Reactor::wait(epoll_event* events, Clock::duration wait_max) {
@@ -58,8 +136,18 @@ inline int Reactor::wait(epoll_event* events, Clock::duration wait_max) {
       is_endless ? ::epoll_wait(epoll_.get(), events, kEventsPerTurn, -1) : wait_for(events, wait_max);
   asleep_.store(false, std::memory_order_relaxed);
   if (ready >= 0) return ready;
-  if (errno == EINTR) return 0;  // a signal: the turn has no events, and the next one works out its time anew
-  throw setup_error(last_error(), "epoll_wait", "of a reactor");
+  return wait_failed(events);
+}
+
+/// The wait has ended with an error. After a signal, whose handler may have made an event of it (Signals), there
+/// is one more look that does not wait.
+int Reactor::wait_failed(epoll_event* events) {
+  const std::error_code error = last_error();
+  if (!is_of_this_process())
+    throw setup_error(std::make_error_code(std::errc::operation_not_permitted), "turn",
+                      "of a reactor that the parent process made: see Reactor::continue_after_fork()");
+  if (error != std::errc::interrupted) throw setup_error(error, "epoll_wait", "of a reactor");
+  return std::max(::epoll_wait(epoll_.get(), events, kEventsPerTurn, 0), 0);
 }
 
 void Reactor::turn(std::optional<Clock::duration> wait_max) {
@@ -71,22 +159,22 @@ void Reactor::turn_once(Clock::duration wait_max) {
   epoll_event events[kEventsPerTurn];
   const bool must_wait =
       again_.empty() && retired_.first == nullptr && !has_posted_.load(std::memory_order_relaxed);
-  const int ready = wait(events, must_wait ? wait_max : Clock::duration::zero());
+  events_ready_ = wait(events, must_wait ? wait_max : Clock::duration::zero());
   turning_ = true;
   now_is_known_ = false;
   const bool is_timed = metrics_.turns++ % kTimeOneTurnIn == 0;
   if (is_timed) now();
-  metrics_.events += static_cast<std::uint64_t>(ready);
+  metrics_.events += static_cast<std::uint64_t>(events_ready_);
   // Who stopped for a budget goes on in this turn; who stops in this turn, in the next. Not before the wait,
   // which may throw.
   if (!again_.empty()) again_now_.swap(again_);
   again_mark_ ^= kBothMarks;
   room_taken_ = metrics_.channels;
-  for (int i = 0; i < ready; ++i) {
+  for (int i = 0; i < events_ready_; ++i) {
     Channel* const channel = find_channel(ChannelId{events[i].data.u64});
     if (channel != nullptr) channel->on_ready(events[i].events);
   }
-  if (!timers_->is_empty()) metrics_.timers += timers_->fire(now());
+  if (!timers_->is_empty() && is_of_this_process()) metrics_.timers += timers_->fire(now());
   if (has_posted_.load(std::memory_order_acquire)) run_posted();
   if (!again_now_.empty()) run_again();
   if (retired_.first != nullptr) reap();
@@ -153,13 +241,15 @@ void Reactor::run_posted() {
     has_posted_.store(false, std::memory_order_release);
   }
   metrics_.tasks += running_.size();
-  for (Task& task : running_) [&]() noexcept { task(); }();
+  for (Task& task : running_) {
+    if (is_of_this_process()) [&]() noexcept { task(); }();
+  }
   running_.clear();
 }
 
 void Reactor::run_again() noexcept {
   // By index: whoever is taken in meanwhile may make adopt() move the list.
-  for (std::size_t i = 0; i < again_now_.size(); ++i) {
+  for (std::size_t i = 0; i < again_now_.size() && is_of_this_process(); ++i) {
     Channel* const channel = find_channel(again_now_[i]);
     // Who has asked anew since, in this turn, has had its share and waits for the next.
     if (channel == nullptr || channel->again_ != again_mark_) continue;
@@ -173,7 +263,8 @@ void Reactor::run_again() noexcept {
 /// that connects again and fails at once must not hold the loop.
 void Reactor::reap() noexcept {
   const Retired reaping = std::exchange(retired_, {});
-  for (Reapable* object = reaping.first; object != nullptr; object = object->next_retired_) object->reaped();
+  for (Reapable* object = reaping.first; object != nullptr && is_of_this_process(); object = object->next_retired_)
+    object->reaped();
   free_all(reaping);
 }
 
@@ -209,25 +300,28 @@ void Reactor::take_in(Channel* channel) noexcept {
 }
 
 std::error_code Reactor::watch(Channel& channel) noexcept {
-  return add_to_epoll(channel, EPOLLIN | EPOLLPRI | EPOLLOUT | EPOLLRDHUP | EPOLLET);
+  return add_to_epoll(channel, Channel::Watch::kAll);
 }
 
 std::error_code Reactor::watch_exclusive(Channel& channel) noexcept {
-  return add_to_epoll(channel, EPOLLIN | EPOLLET | EPOLLEXCLUSIVE);
+  return add_to_epoll(channel, Channel::Watch::kExclusive);
 }
 
-std::error_code Reactor::add_to_epoll(Channel& channel, std::uint32_t events) noexcept {
-  assert(!channel.watched_ && !channel.retired_);
+std::error_code Reactor::add_to_epoll(Channel& channel, Channel::Watch watch) noexcept {
+  assert(!channel.is_watched() && !channel.retired_);
+  constexpr std::uint32_t kAll = EPOLLIN | EPOLLPRI | EPOLLOUT | EPOLLRDHUP | EPOLLET;
+  const std::uint32_t events =
+      watch == Channel::Watch::kAll ? kAll : std::uint32_t{EPOLLIN | EPOLLET | EPOLLEXCLUSIVE};
   epoll_event event{.events = events, .data = {.u64 = static_cast<std::uint64_t>(channel.id_)}};
   if (::epoll_ctl(epoll_.get(), EPOLL_CTL_ADD, channel.fd(), &event) != 0) return last_error();
-  channel.watched_ = true;
+  channel.watched_ = watch;
   return {};
 }
 
 void Reactor::unwatch(Channel& channel) noexcept {
-  if (!channel.watched_ || channel.retired_) return;
+  if (!channel.is_watched() || channel.retired_) return;
   (void)::epoll_ctl(epoll_.get(), EPOLL_CTL_DEL, channel.fd(), nullptr);
-  channel.watched_ = false;
+  channel.watched_ = Channel::Watch::kNone;
 }
 
 void Reactor::again(Channel& channel) noexcept {

@@ -106,14 +106,18 @@ class TimerWheel {
     }
     current_ = until;
     std::uint64_t fired = 0;
-    for (; expired.is_linked(); ++fired) {
+    for (is_firing_ = true; is_firing_ && expired.is_linked(); ++fired) {
       auto& entry = static_cast<TimerEntry&>(*expired.next);
       entry.unlink();
       --armed_;
       entry.expired();
     }
+    take(expired, due_);
     return fired;
   }
+
+  /// Called while a timer fires: those that are due, too, stay armed.
+  void stop_firing() noexcept { is_firing_ = false; }
 
  private:
   static constexpr int kLevels = 8;
@@ -174,6 +178,7 @@ class TimerWheel {
   }
 
   std::size_t armed_ = 0;
+  bool is_firing_ = false;
   std::uint64_t current_;  // every timer up to this tick has been fired or is in due_
   TimerLink due_;          // armed for a tick that has passed already
   std::array<std::uint64_t, kLevels> used_{};

@@ -46,6 +46,7 @@ bool is_the_guests_trouble(int error) noexcept {
 
 void Acceptor::Guests::left(std::uint32_t ticket) noexcept { door_.left(ticket); }
 void Acceptor::Bell::on_ready(std::uint32_t events) noexcept { door_.knocked(events); }
+void Acceptor::Bell::continued_after_fork() noexcept { door_.continue_after_fork(); }
 
 Acceptor::Door::Door(Reactor& reactor, Listener listener, ConnectionHandlers handlers,
                      AcceptorOptions options)

@@ -33,6 +33,7 @@ class Acceptor::Bell final : public Channel {
 
  private:
   void on_ready(std::uint32_t events) noexcept override;
+  void continued_after_fork() noexcept override;
   Door& door_;
 };
 
@@ -48,6 +49,9 @@ class Acceptor::Door final : public Reapable {
     // Resting, he does not get up for one who knocks, only for the alarm or a descriptor that has become
     // free.
     if (events == 0 || !rests_) look();
+  }
+  void continue_after_fork() noexcept {
+    if (listener_) listener_->continue_after_fork();
   }
   void close() noexcept;
   /// The acceptor goes, and with it the door, the guests, and, at the end of the turn, this.

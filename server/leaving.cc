@@ -24,7 +24,7 @@ void Acceptor::Door::close() noexcept {
   if (bell_ == nullptr) return;
   alarm_.cancel();
   stage_end_.cancel();
-  if (steers_) (void)unsteer_group(fd());
+  if (steers_ && reactor_.is_of_this_process()) (void)unsteer_group(fd());
   if (drain_.handed_over && listener_) listener_->keep_path();
   listener_.reset();         // its path goes first, or it might be our successor's
   reactor_.unwatch(*bell_);  // others may hold the socket

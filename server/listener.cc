@@ -106,12 +106,13 @@ Listener::Listener(Fd socket) : socket_(std::move(socket)) {
 Listener::Listener(Listener&& other) noexcept
     : socket_(std::move(other.socket_)),
       unix_path_(std::exchange(other.unix_path_, Endpoint())),
-      inode_(other.inode_) {}
+      inode_(other.inode_),
+      process_(other.process_) {}
 
 /// Somebody may have removed the path, and another server have taken it: then it is theirs. As long as our
 /// socket is open, nobody else's has its inode.
 Listener::~Listener() {
-  if (unix_path_.family() != AF_UNIX) return;
+  if (unix_path_.family() != AF_UNIX || process_ != ::getpid()) return;
   const char* const path = path_of(unix_path_);
   const ino_t inode = inode_of(path);
   if (inode == inode_ || inode == 0 || inode_ == 0) ::unlink(path);

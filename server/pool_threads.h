@@ -3,7 +3,6 @@
 #include <fmt/format.h>
 #include <pthread.h>
 #include <sched.h>
-#include <signal.h>
 
 #include <algorithm>
 #include <cerrno>
@@ -52,25 +51,6 @@ class Processors {
   std::size_t bytes() const noexcept { return words_.size() * sizeof(unsigned long); }
   cpu_set_t* set() noexcept { return reinterpret_cast<cpu_set_t*>(words_.data()); }
   std::vector<unsigned long> words_;
-};
-
-/// As long as it lives, threads are made that block all signals but those that tell of a fault in the thread
-/// itself, and a profiler's.
-class SignalsBlocked {
- public:
-  SignalsBlocked() noexcept {
-    sigset_t set;
-    ::sigfillset(&set);
-    for (const int signal : {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP, SIGSYS, SIGABRT, SIGPROF})
-      ::sigdelset(&set, signal);
-    ::pthread_sigmask(SIG_BLOCK, &set, &before_);
-  }
-  ~SignalsBlocked() { ::pthread_sigmask(SIG_SETMASK, &before_, nullptr); }
-  SignalsBlocked(const SignalsBlocked&) = delete;
-  SignalsBlocked& operator=(const SignalsBlocked&) = delete;
-
- private:
-  sigset_t before_;
 };
 
 /// Waits for other threads. Unlike a std::latch it may be destroyed as soon as wait() has returned.

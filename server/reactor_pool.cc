@@ -181,13 +181,38 @@ void ReactorPool::make_shares(Listener listener, std::vector<ConnectionHandlers>
   for (Share* share : shares) share->open(first.reactor, *first.door);
 }
 
-ReactorPool::~ReactorPool() { stop_and_join(); }
+ReactorPool::~ReactorPool() {
+  if (running_ && !is_of_this_process()) {
+    leave_to_parent();
+  } else {
+    stop_and_join();
+  }
+}
+
+bool ReactorPool::is_of_this_process() const noexcept { return workers_.front()->reactor.is_of_this_process(); }
+
+/// The threads are the parent's, and may have been in the middle of anything, so nothing of theirs is touched
+/// but the listening sockets, which would keep the port in use.
+void ReactorPool::leave_to_parent() noexcept {
+  for (const int listener : listeners()) ::close(listener);
+  static auto& abandoned = *new std::vector<std::unique_ptr<Worker>>;
+  for (std::unique_ptr<Worker>& worker : workers_) abandoned.push_back(std::move(worker));
+}
+
+void ReactorPool::continue_after_fork() {
+  if (running_ && !is_of_this_process())
+    throw setup_error(std::make_error_code(std::errc::operation_not_permitted), "continue after fork",
+                      "with a pool whose threads the parent has");
+  for (const auto& worker : workers_) worker->reactor.continue_after_fork();
+}
 
 /// The threads wait at the gate until all of them are there.
 void ReactorPool::start() {
   assert(!running_ && !meeting_->ending && "a pool is started once");
+  if (!is_of_this_process())
+    throw setup_error(std::make_error_code(std::errc::operation_not_permitted), "start",
+                      "a pool that the parent process made: see ReactorPool::continue_after_fork()");
   try {
-    const SignalsBlocked blocked;
     for (const auto& worker : workers_) worker->begin(*meeting_);
     if (pin_threads_) pin();
   } catch (...) {

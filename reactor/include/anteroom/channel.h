@@ -43,7 +43,7 @@ class Channel : public Reapable {
   Channel(Reactor& reactor, Fd&& fd) noexcept : reactor_(reactor), fd_(static_cast<Fd&&>(fd)) {}
 
   /// Whether epoll tells of this descriptor yet: Reactor::watch() has been called.
-  bool is_watched() const noexcept { return watched_; }
+  bool is_watched() const noexcept { return watched_ != Watch::kNone; }
   bool is_retired() const noexcept { return retired_; }
 
  private:
@@ -51,11 +51,16 @@ class Channel : public Reapable {
   /// Called by the turn and by nobody else. `events` are EPOLL* bits, or 0 when the channel was on the again
   /// list. Edge-triggered: what is not drained now has to go on the again list, for no event will come twice.
   virtual void on_ready(std::uint32_t events) noexcept = 0;
+  /// Reactor::continue_after_fork() has made this process the owner, and registered the channel anew.
+  virtual void continued_after_fork() noexcept {}
+
+  /// How epoll knows of it.
+  enum class Watch : std::uint8_t { kNone, kAll, kExclusive };
 
   Reactor& reactor_;
   ChannelId id_ = ChannelId::kNone;
   Fd fd_;
-  bool watched_ = false;
+  Watch watched_ = Watch::kNone;
   std::uint8_t again_ = 0;  // on the again list, with its mark
   bool retired_ = false;
 };

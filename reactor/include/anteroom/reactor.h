@@ -28,6 +28,10 @@ class TimerWheel;
 /// It owns its channels, and must outlive the acceptors, connectors, timers and signals made on it.
 /// Handlers run only from turn(), one after the other, never one inside another, and must not throw
 /// (an exception out of a handler ends the program where it was thrown).
+///
+/// After fork(2) the reactor belongs to the parent. In the child, the destructors of the reactor and of all
+/// that was made on it close descriptors and do nothing else, so the parent's connections, paths and epoll
+/// stay as they are. A child that is to go on with the reactor calls continue_after_fork().
 class Reactor {
  public:
   using Clock = std::chrono::steady_clock;  // CLOCK_MONOTONIC: no wall clock can fire or freeze a timer
@@ -62,6 +66,17 @@ class Reactor {
     now_is_known_ = true;
     return now_;
   }
+
+  /// Makes this process the owner of the reactor, and of the acceptors, connections, timers and signals made on
+  /// it: for a daemon that forks after it has been set up. Called in the child, by the thread that forked; the
+  /// parent must not use the reactor any more, and leaves with _exit(2), as daemon(3) does. Without it, turn()
+  /// throws std::system_error (operation_not_permitted) in the child. Does nothing where the reactor is already
+  /// this process's. Throws std::system_error when the system gives no descriptor; then it may be called again.
+  void continue_after_fork();
+
+  /// False in a process that was forked from the owner and has not called continue_after_fork(). Processes made
+  /// by _Fork(3) or clone(2) are not noticed.
+  bool is_of_this_process() const noexcept { return static_cast<bool>(epoll_); }
 
   /// What has been done so far. From the reactor's own thread.
   const LoopMetrics& metrics() const noexcept { return metrics_; }
@@ -171,15 +186,19 @@ class Reactor {
   void make_room_for(const Channel& channel);
   void make_more_room(std::size_t fd);
   void take_in(Channel* channel) noexcept;
-  std::error_code add_to_epoll(Channel& channel, std::uint32_t events) noexcept;
+  std::error_code add_to_epoll(Channel& channel, Channel::Watch watch) noexcept;
   void turn_once(Clock::duration wait_max);
   int wait(epoll_event* events, Clock::duration wait_max);
   int wait_for(epoll_event* events, Clock::duration wait_max);
+  int wait_failed(epoll_event* events);
   void run_posted();
   void run_again() noexcept;
   void free_later(Reapable* object) noexcept;
   void reap() noexcept;
   static void free_all(Retired retired) noexcept;
+  struct Living;
+  void open_epoll();
+  void leave_to_parent() noexcept;
   void wake() noexcept;
 
   Fd epoll_;
@@ -187,7 +206,8 @@ class Reactor {
   Clock::time_point now_;
   bool now_is_known_ = false;
   std::uint32_t generation_ = 0;
-  bool turning_ = false;  // from when the events are there
+  bool turning_ = false;   // from when the events are there
+  int events_ready_ = 0;  // of this turn; 0 in a forked child, which has no part in them
   LoopMetrics metrics_;
   std::size_t buffered_bytes_max_ = 0;
   std::uint8_t again_mark_ = 1;                     // 1 or 2, in turn: of who goes on in this turn
@@ -209,6 +229,9 @@ class Reactor {
   std::mutex posted_mutex_;
   std::vector<Task> posted_;
   std::vector<Task> running_;  // what was posted before; kept for its memory
+
+  Reactor* next_living_ = nullptr;  // all reactors of the process, for fork(2)
+  Reactor* previous_living_ = nullptr;
 };
 
 }  // namespace anteroom

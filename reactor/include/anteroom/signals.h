@@ -1,20 +1,26 @@
 #pragma once
 #include <anteroom/reactor.h>
 
-#include <signal.h>
-
 #include <functional>
 #include <initializer_list>
 
 namespace anteroom {
 
-/// Signals as events of the loop (signalfd(2)): the handler runs from the turn like any other.
+/// Signals as events of the loop: the handler runs from the turn like any other.
 ///
-/// Blocks the signals in the calling thread and in those it starts later, and unblocks them at the end; make
-/// it before other threads. A signal that came while it was blocked and was not told is delivered then.
+/// The signals are caught (sigaction(2), SA_RESTART), not blocked, so programs that the process starts inherit
+/// nothing. It does not matter which thread the kernel interrupts. If the calling thread has blocked one of the
+/// signals, it is unblocked. Several Signals, of one reactor or of several, may name the same signal: each of
+/// them is called. A signal that arrives several times between two turns is reported once.
+///
+/// The last Signals for a signal puts back the action (and the mask) that was there before the first, and
+/// delivers a signal that arrived and was not reported yet to that action. In a forked child that action is in
+/// force, too, until Reactor::continue_after_fork().
 class Signals {
  public:
-  /// Throws std::system_error.
+  /// Throws std::system_error: invalid_argument for a null handler, no signal, a signal that is named twice,
+  /// that does not exist, that cannot be caught (SIGKILL, SIGSTOP), or that a fault raises again as soon as its
+  /// handler returns (SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP, SIGSYS); and when the system gives no descriptor.
   Signals(Reactor& reactor, std::initializer_list<int> signals, std::function<void(int signal)> handler);
   ~Signals();
   Signals(const Signals&) = delete;
@@ -22,8 +28,6 @@ class Signals {
 
  private:
   class SignalChannel;
-  Reactor& reactor_;
-  sigset_t ours_;           // those that were not blocked before
   SignalChannel* channel_;  // the reactor owns it
 };
 

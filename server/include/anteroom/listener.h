@@ -4,6 +4,7 @@
 #include <anteroom/fd.h>
 #include <anteroom/listen_queue.h>
 #include <sys/types.h>
+#include <unistd.h>
 
 #include <chrono>
 #include <optional>
@@ -58,6 +59,9 @@ class Listener {
   Fd release() noexcept { return static_cast<Fd&&>(socket_); }
   /// A Unix socket's path stays: it is a successor's now.
   void keep_path() noexcept { unix_path_ = Endpoint(); }
+  /// A Unix socket's path is removed by the process that made the Listener. In a child that goes on in its
+  /// place (a daemon) it is removed there from now on. An acceptor sees to that itself.
+  void continue_after_fork() noexcept { process_ = ::getpid(); }
 
   /// Where it listens: with the port that the kernel picked, if 0 was asked for.
   Endpoint endpoint() const noexcept;
@@ -75,6 +79,7 @@ class Listener {
   Fd socket_;
   Endpoint unix_path_;  // to be removed at the end, if it is still this file:
   ino_t inode_ = 0;     // 0: not known
+  pid_t process_ = ::getpid();
 };
 
 }  // namespace anteroom

@@ -39,8 +39,8 @@ struct ReactorPoolOptions {
 /// kDealt the guests who change hands.
 ///
 /// Made, started, drained and destroyed by one thread, which is none of the pool's. Handlers are made once
-/// for each thread, and run in that thread only. The pool's threads block all signals but those of faults
-/// and SIGPROF, so that a Signals made anywhere gets them, or whatever thread has them unblocked.
+/// for each thread, and run in that thread only. The pool's threads have the signal mask of the thread that
+/// starts them, so a program that a handler starts inherits that, too.
 class ReactorPool {
  public:
   using MakeHandlers = std::function<ConnectionHandlers(Reactor& reactor, int thread)>;
@@ -54,11 +54,18 @@ class ReactorPool {
   ReactorPool(std::vector<Listener> listeners, const MakeHandlers& make_handlers,
               ReactorPoolOptions options = {});
   ReactorPool(ReactorPool&&) = delete;
-  /// Stops without a drain: connections are closed.
+  /// Stops without a drain: connections are closed. In a child that was forked while the pool ran, it only closes
+  /// the listening sockets: the child has none of the threads, and what they were doing is not known. Connections
+  /// of a running pool stay open in the child until it ends or calls exec(2).
   ~ReactorPool();
 
+  /// Reactor::continue_after_fork() for every thread: for a daemon that forks between the constructor and
+  /// start(). Throws std::system_error, operation_not_permitted of a pool that was running when it was forked.
+  void continue_after_fork();
+
   /// Throws std::system_error if a thread cannot be made, or pinned; then nobody has been accepted, and it
-  /// may be tried again. Once only, and not after drain().
+  /// may be tried again; operation_not_permitted in a forked child without continue_after_fork(). Once only, and
+  /// not after drain().
   void start();
   /// Acceptor::drain() in every thread, then their end. Blocks until then. How many connections were cut.
   /// `leaving` follows from the sharing. Of a pool that does not run there is nothing to drain: 0, and
@@ -94,6 +101,8 @@ class ReactorPool {
   void pin();
   bool is_none_of_the_threads() const noexcept;
   void leave_group_together(DrainOptions& options);
+  bool is_of_this_process() const noexcept;
+  void leave_to_parent() noexcept;
   void stop_and_join() noexcept;
   void join() noexcept;
 
