@@ -26,8 +26,8 @@ constexpr std::uint64_t kTimeOneTurnIn = 64;  // a power of two
 
 }  // namespace
 
-/// The reactors of this process. fork(2) copies their descriptors, which name the parent's epoll: a child that
-/// used them would change what the parent waits for. Never destroyed: a fork may come later than static
+/// The reactors of this process. fork(2) copies their descriptors, which name the parent's epoll: a child
+/// that used them would change what the parent waits for. Never destroyed: a fork may come later than static
 /// destructors.
 struct Reactor::Living {
   static Living& all() {
@@ -139,8 +139,8 @@ inline int Reactor::wait(epoll_event* events, Clock::duration wait_max) {
   return wait_failed(events);
 }
 
-/// The wait has ended with an error. After a signal, whose handler may have made an event of it (Signals), there
-/// is one more look that does not wait.
+/// The wait has ended with an error. After a signal, whose handler may have made an event of it (Signals),
+/// there is one more look that does not wait.
 int Reactor::wait_failed(epoll_event* events) {
   const std::error_code error = last_error();
   if (!is_of_this_process())
@@ -263,7 +263,8 @@ void Reactor::run_again() noexcept {
 /// that connects again and fails at once must not hold the loop.
 void Reactor::reap() noexcept {
   const Retired reaping = std::exchange(retired_, {});
-  for (Reapable* object = reaping.first; object != nullptr && is_of_this_process(); object = object->next_retired_)
+  for (Reapable* object = reaping.first; object != nullptr && is_of_this_process();
+       object = object->next_retired_)
     object->reaped();
   free_all(reaping);
 }

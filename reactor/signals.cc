@@ -21,19 +21,19 @@
 namespace anteroom {
 namespace {
 
-// What the handler needs. It may run in any thread, between any two instructions, so these are never freed, and
-// the descriptor is never closed: its number cannot become somebody else's while a handler writes to it.
+// What the handler needs. It may run in any thread, between any two instructions, so these are never freed,
+// and the descriptor is never closed: its number cannot become somebody else's while a handler writes to it.
 std::array<std::atomic<std::uint32_t>, NSIG> arrivals;  // of each signal
 std::atomic<int> wake_descriptor{-1};
-std::atomic<pid_t> owner{0};                         // the process that has the reactors
+std::atomic<pid_t> owner{0};                          // the process that has the reactors
 std::array<struct sigaction, NSIG> actions_before{};  // written before the handler is installed
 static_assert(std::atomic<std::uint32_t>::is_always_lock_free && std::atomic<int>::is_always_lock_free);
 
-/// Every Signals watches a duplicate of the eventfd. Edge-triggered, each write is an event for each of them, and
-/// nobody reads it. After 2^64 writes it says EAGAIN, and then an event is under way already.
+/// Every Signals watches a duplicate of the eventfd. Edge-triggered, each write is an event for each of them,
+/// and nobody reads it. After 2^64 writes it says EAGAIN, and then an event is under way already.
 ///
-/// A forked child, in which nobody would report the signal, may be sent one before fork(2) has returned there: it
-/// gets what it would have got without us, when this handler returns.
+/// A forked child, in which nobody would report the signal, may be sent one before fork(2) has returned
+/// there: it gets what it would have got without us, when this handler returns.
 extern "C" void note_arrival(int signal) {
   const int error = errno;
   if (::getpid() != owner.load()) {
@@ -44,7 +44,8 @@ extern "C" void note_arrival(int signal) {
   }
   arrivals[static_cast<std::size_t>(signal)].fetch_add(1);
   const std::uint64_t one = 1;
-  (void)!::write(wake_descriptor.load(), &one, sizeof(one));
+  while (::write(wake_descriptor.load(), &one, sizeof(one)) < 0 && errno == EINTR) {
+  }
   errno = error;
 }
 
@@ -168,7 +169,8 @@ std::vector<int> checked(std::initializer_list<int> signals) {
     if (signal == SIGKILL || signal == SIGSTOP)
       throw bad_signals(fmt::format("signal {} cannot be caught", signal));
     if (std::ranges::find(kFaults, signal) != kFaults.end())
-      throw bad_signals(fmt::format("signal {} is raised by a fault, and again when its handler returns", signal));
+      throw bad_signals(
+          fmt::format("signal {} is raised by a fault, and again when its handler returns", signal));
   }
   return sorted;
 }
@@ -234,10 +236,10 @@ class Signals::SignalChannel final : public Channel {
 Signals::Signals(Reactor& reactor, std::initializer_list<int> signals, std::function<void(int)> handler)
     : channel_(nullptr) {
   if (!handler) throw bad_signals("no handler");
-  channel_ =
-      &reactor.adopt(std::make_unique<SignalChannel>(reactor, checked(signals), std::move(handler)));
+  channel_ = &reactor.adopt(std::make_unique<SignalChannel>(reactor, checked(signals), std::move(handler)));
   try {
-    if (const std::error_code error = reactor.watch(*channel_)) throw setup_error(error, "epoll_ctl", "for signals");
+    if (const std::error_code error = reactor.watch(*channel_))
+      throw setup_error(error, "epoll_ctl", "for signals");
     channel_->begin();
   } catch (...) {
     reactor.retire(*channel_);

@@ -32,7 +32,8 @@ namespace {
 using namespace std::chrono_literals;
 using namespace test;
 
-/// Forks, runs `child` there, and gives its exit status: 0 if it returns true. 128 + n if signal n has ended it.
+/// Forks, runs `child` there, and gives its exit status: 0 if it returns true. 128 + n if signal n has ended
+/// it.
 int status_of_child(const std::function<bool()>& child) {
   const pid_t process = ::fork();
   if (process == 0) {
@@ -65,8 +66,9 @@ struct Service {
     reactor = std::make_unique<Reactor>();
     acceptor = std::make_unique<Acceptor>(
         *reactor, kLoopback,
-        ConnectionHandlers{.data = [](Connection& connection, std::string_view bytes) { connection.send(bytes); },
-                           .closed = [this](Connection&, std::error_code) { ++closed; }});
+        ConnectionHandlers{
+            .data = [](Connection& connection, std::string_view bytes) { connection.send(bytes); },
+            .closed = [this](Connection&, std::error_code) { ++closed; }});
     unix_acceptor = std::make_unique<Acceptor>(*reactor, unix_listener, ConnectionHandlers{});
     datagrams = std::make_unique<DatagramSocket>(*reactor, unix_datagrams, DatagramHandlers{});
     connector = std::make_unique<Connector>(
@@ -264,7 +266,8 @@ TEST_F(Fork, DaemonGoesOnInTheParentsPlace) {
     service->reactor->continue_after_fork();
     if (!service->gets_answer()) return false;  // a connection of before
     const Peer newcomer(service->acceptor->endpoint());
-    if (!turn_until(*service->reactor, [&] { return service->acceptor->open_connections() == 2; })) return false;
+    if (!turn_until(*service->reactor, [&] { return service->acceptor->open_connections() == 2; }))
+      return false;
     const Peer local(path("listener"));
     if (!turn_until(*service->reactor, [&] { return service->unix_acceptor->open_connections() == 1; }))
       return false;

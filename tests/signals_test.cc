@@ -99,7 +99,8 @@ TEST(Signals, BlockNothing) {
   EXPECT_FALSE(is_blocked(SIGUSR1));
 }
 
-/// How a program ends that we start and send SIGTERM: the signal that has ended it, or -1 if that does not end it.
+/// How a program ends that we start and send SIGTERM: the signal that has ended it, or -1 if that does not
+/// end it.
 int end_of_program_after_sigterm() {
   pid_t child = 0;
   const char* const words[] = {"sleep", "60", nullptr};
@@ -230,7 +231,8 @@ TEST(Signals, LeaveAnActionThatWasSetSinceThen) {
   EXPECT_EQ(delivered, 2);
 }
 
-std::string error_of(std::initializer_list<int> numbers, std::function<void(int)> handler = [](int) {}) {
+std::string error_of(
+    std::initializer_list<int> numbers, std::function<void(int)> handler = [](int) {}) {
   Reactor reactor;
   try {
     const Signals signals(reactor, numbers, std::move(handler));

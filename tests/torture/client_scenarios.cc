@@ -293,7 +293,11 @@ class Household {
 
 }  // namespace
 
-void prepare_deserts() { (void)deserts(); }
+void prepare_deserts() {
+  (void)deserts();
+  Reactor reactor;  // the eventfd of all signals, which the process keeps
+  const Signals signals(reactor, {SIGUSR2}, [](int) {});
+}
 void client(const Fault* fault, Report& report) { Client(fault, report).run(); }
 void household(const Fault* fault, Report& report) { Household(fault, report).run(); }
 

@@ -8,7 +8,6 @@
 #include <signal.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
-#include <sys/signalfd.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -27,12 +26,12 @@ namespace anteroom::faults {
 namespace {
 
 constexpr std::array<const char*, kCalls> kNames = {
-    "accept4",    "bind",        "close",    "connect",  "epoll_create1", "epoll_ctl", "epoll_pwait2",
-    "epoll_wait", "eventfd",     "fchmod",   "fcntl",    "getpeername",   "getrandom", "getsockname",
-    "getsockopt", "listen",      "lstat",    "open",     "ppoll",         "read",      "recv",
-    "recvmmsg",   "recvmsg",     "send",     "sendfile", "sendmmsg",      "sendmsg",   "sendto",
-    "setsockopt", "shutdown",    "signalfd", "socket",   "unlink",        "write",     "SO_ERROR",
-    "new",        "new_nothrow",
+    "accept4",      "bind",        "close",      "connect",  "epoll_create1", "epoll_ctl",
+    "epoll_pwait2", "epoll_wait",  "eventfd",    "fchmod",   "fcntl",         "getpeername",
+    "getrandom",    "getsockname", "getsockopt", "listen",   "lstat",         "open",
+    "ppoll",        "read",        "recv",       "recvmmsg", "recvmsg",       "send",
+    "sendfile",     "sendmmsg",    "sendmsg",    "sendto",   "setsockopt",    "shutdown",
+    "socket",       "unlink",      "write",      "SO_ERROR", "new",           "new_nothrow",
 };
 
 constexpr std::size_t kDescriptorsMax = 1024;
@@ -272,7 +271,6 @@ ssize_t __real_sendmsg(int, const msghdr*, int);
 ssize_t __real_sendto(int, const void*, std::size_t, int, const sockaddr*, socklen_t);
 int __real_setsockopt(int, int, int, const void*, socklen_t);
 int __real_shutdown(int, int);
-int __real_signalfd(int, const sigset_t*, int);
 int __real_socket(int, int, int);
 int __real_unlink(const char*);
 ssize_t __real_write(int, const void*, std::size_t);
@@ -305,12 +303,6 @@ int __wrap_eventfd(unsigned value, int flags) {
   if (const Fault* fault = strike(Call::kEventfd)) return fail(fault->error);
   return made(Call::kEventfd, __real_eventfd(value, flags), (flags & EFD_CLOEXEC) != 0,
               (flags & EFD_NONBLOCK) != 0);
-}
-
-int __wrap_signalfd(int fd, const sigset_t* mask, int flags) {
-  if (const Fault* fault = strike(Call::kSignalfd)) return fail(fault->error);
-  return made(Call::kSignalfd, __real_signalfd(fd, mask, flags), (flags & SFD_CLOEXEC) != 0,
-              (flags & SFD_NONBLOCK) != 0);
 }
 
 int __wrap_open(const char* path, int flags, ...) {
@@ -502,7 +494,10 @@ int __wrap_fcntl(int fd, int command, ...) {
   void* const argument = va_arg(arguments, void*);
   va_end(arguments);
   if (const Fault* fault = strike(Call::kFcntl)) return fail(fault->error);
-  return checked(Call::kFcntl, __real_fcntl(fd, command, argument));
+  const int result = __real_fcntl(fd, command, argument);
+  const bool makes_one = command == F_DUPFD || command == F_DUPFD_CLOEXEC;
+  return makes_one ? made(Call::kFcntl, result, command == F_DUPFD_CLOEXEC, !blocks(result))
+                   : checked(Call::kFcntl, result);
 }
 
 int __wrap_lstat(const char* path, struct stat* file) {

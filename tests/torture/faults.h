@@ -43,7 +43,6 @@ enum class Call : std::uint8_t {
   kSendto,
   kSetsockopt,
   kShutdown,
-  kSignalfd,
   kSocket,
   kUnlink,
   kWrite,

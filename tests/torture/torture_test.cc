@@ -63,12 +63,11 @@ std::vector<int> errors_of(Call call) {
     case Call::kEpollWait:
       return {EINTR, EINVAL};
     case Call::kEventfd:
-    case Call::kSignalfd:
       return {EMFILE, ENFILE, ENODEV, ENOMEM};
     case Call::kFchmod:
       return {EIO, EPERM, EROFS};
     case Call::kFcntl:
-      return {EACCES, EPERM};
+      return {EACCES, EMFILE, EPERM};
     case Call::kGetpeername:
       return {ENOBUFS, ENOTCONN};
     case Call::kGetrandom:
