@@ -1,3 +1,4 @@
+#include <anteroom/metric_catalogue.h>
 #include <anteroom/metrics.h>
 #include <fmt/format.h>
 
@@ -16,16 +17,6 @@ namespace {
 
 using State = ReactorPool::ThreadState;
 
-/// A label's value: a backslash, a quote and a newline are escaped, as the format has it.
-std::string escaped_label(std::string_view value) {
-  std::string escaped;
-  for (const char c : value) {
-    if (c == '\\' || c == '"') escaped += '\\';
-    escaped += c == '\n' ? std::string_view("\\n") : std::string_view(&c, 1);
-  }
-  return escaped;
-}
-
 [[maybe_unused]] bool is_label_name(std::string_view name) noexcept {
   const auto may_begin = [](char c) { return c == '_' || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z'); };
   if (name.empty() || !may_begin(name.front()) || name == "thread" || name == "le") return false;
@@ -37,96 +28,96 @@ std::string escaped_label(std::string_view value) {
 
 /// A family of which each thread has one number, or none.
 struct Family {
-  std::string_view name;
-  std::string_view type;
-  std::string_view help;
+  const MetricFamily& family;
   std::optional<double> (*value)(const State&);
 };
 
 /// A family of which each thread has a histogram.
 struct HistogramFamily {
-  std::string_view name;
-  std::string_view help;
+  const MetricFamily& family;
   const Log2Histogram& (*value)(const State&);
   double per_second;    // of the unit that was recorded
   std::size_t buckets;  // so many bounds; what lies beyond is in +Inf. Fixed: a series must not come and go
 };
 
 template <class Number>
-double number(Number n) noexcept {
+std::optional<double> number(Number n) noexcept {
   return static_cast<double>(n);
 }
 
-constexpr std::string_view kCounter = "counter";
-constexpr std::string_view kGauge = "gauge";
+/// Of the accept queue, which the kernel does not show of every listener.
+std::optional<double> of_queue(const State& state, double (*value)(const ListenQueue&)) noexcept {
+  return state.queue ? std::optional(value(*state.queue)) : std::nullopt;
+}
 
 constexpr Family kFamilies[] = {
-    // The loop.
-    {"anteroom_turns_total", kCounter, "Turns of the loop.",
-     [](const State& s) { return std::optional(number(s.loop.turns)); }},
-    {"anteroom_events_total", kCounter, "Events that epoll told.",
-     [](const State& s) { return std::optional(number(s.loop.events)); }},
-    {"anteroom_tasks_total", kCounter, "Posted tasks that were run.",
-     [](const State& s) { return std::optional(number(s.loop.tasks)); }},
-    {"anteroom_timers_total", kCounter, "Timers that fired.",
-     [](const State& s) { return std::optional(number(s.loop.timers)); }},
-    {"anteroom_connections_opened_total", kCounter, "Connections that were opened, in and out.",
-     [](const State& s) { return std::optional(number(s.loop.connections_opened)); }},
-    {"anteroom_connections_closed_total", kCounter, "Of those, connections that have ended.",
-     [](const State& s) { return std::optional(number(s.loop.connections_closed)); }},
-    {"anteroom_connections_timed_out_total", kCounter, "Connections that ended at a deadline of theirs.",
-     [](const State& s) { return std::optional(number(s.loop.timed_out)); }},
-    {"anteroom_connections", kGauge, "Connections that are open.",
-     [](const State& s) { return std::optional(number(s.loop.connections_open)); }},
-    {"anteroom_channels", kGauge, "Descriptors of the loop: connections in any state, listeners, signals.",
-     [](const State& s) { return std::optional(number(s.loop.channels)); }},
-    {"anteroom_received_bytes_total", kCounter, "Bytes that connections have received.",
-     [](const State& s) { return std::optional(number(s.loop.received_bytes)); }},
-    {"anteroom_sent_bytes_total", kCounter, "Bytes that connections have given to the kernel.",
-     [](const State& s) { return std::optional(number(s.loop.sent_bytes)); }},
-    {"anteroom_buffered_bytes", kGauge, "Memory that holds output which waits.",
-     [](const State& s) { return std::optional(number(s.loop.buffered_bytes)); }},
-    // The door.
-    {"anteroom_accepted_total", kCounter, "Guests accepted, admitted or not.",
-     [](const State& s) { return std::optional(number(s.acceptor.accepted)); }},
-    {"anteroom_aborted_total", kCounter, "Guests whose connection was dead when they were to be accepted.",
-     [](const State& s) { return std::optional(number(s.acceptor.aborted)); }},
-    {"anteroom_refused_total", kCounter, "Guests turned away by the admission.",
-     [](const State& s) { return std::optional(number(s.acceptor.refused)); }},
-    {"anteroom_shed_total", kCounter, "Guests turned away because the queue was overloaded.",
-     [](const State& s) { return std::optional(number(s.acceptor.shed)); }},
-    {"anteroom_rests_total", kCounter, "Times that accepting stopped for want of descriptors or memory.",
-     [](const State& s) { return std::optional(number(s.acceptor.rests)); }},
-    {"anteroom_looks_total", kCounter, "Times that the acceptor came to the door.",
-     [](const State& s) { return std::optional(number(s.acceptor.looks)); }},
-    {"anteroom_carried_over_total", kCounter, "Looks that ended at the budget, with guests still waiting.",
-     [](const State& s) { return std::optional(number(s.acceptor.carried_over)); }},
-    {"anteroom_guests", kGauge, "Connections that came in by the door and are open.",
-     [](const State& s) { return std::optional(number(s.open_connections)); }},
-    {"anteroom_queue_wait_longest_seconds", kGauge, "The longest seen wait in the listen queue.",
+    {metric_family("anteroom_reactor_turns_total"), [](const State& s) { return number(s.loop.turns); }},
+    {metric_family("anteroom_reactor_events_total"), [](const State& s) { return number(s.loop.events); }},
+    {metric_family("anteroom_reactor_tasks_total"), [](const State& s) { return number(s.loop.tasks); }},
+    {metric_family("anteroom_reactor_timers_fired_total"),
+     [](const State& s) { return number(s.loop.timers); }},
+    {metric_family("anteroom_reactor_channels"), [](const State& s) { return number(s.loop.channels); }},
+    {metric_family("anteroom_connections_opened_total"),
+     [](const State& s) { return number(s.loop.connections_opened); }},
+    {metric_family("anteroom_connections_closed_total"),
+     [](const State& s) { return number(s.loop.connections_closed); }},
+    {metric_family("anteroom_connections_timed_out_total"),
+     [](const State& s) { return number(s.loop.timed_out); }},
+    {metric_family("anteroom_connections"), [](const State& s) { return number(s.loop.connections_open); }},
+    {metric_family("anteroom_received_bytes_total"),
+     [](const State& s) { return number(s.loop.received_bytes); }},
+    {metric_family("anteroom_sent_bytes_total"), [](const State& s) { return number(s.loop.sent_bytes); }},
+    {metric_family("anteroom_buffered_bytes"), [](const State& s) { return number(s.loop.buffered_bytes); }},
+    {metric_family("anteroom_connections_accepted_total"),
+     [](const State& s) { return number(s.acceptor.accepted); }},
+    {metric_family("anteroom_connections_refused_total"),
+     [](const State& s) { return number(s.acceptor.refused); }},
+    {metric_family("anteroom_connections_shed_total"),
+     [](const State& s) { return number(s.acceptor.shed); }},
+    {metric_family("anteroom_accepted_connections"),
+     [](const State& s) { return number(s.open_connections); }},
+    {metric_family("anteroom_accept_wakeups_total"), [](const State& s) { return number(s.acceptor.looks); }},
+    {metric_family("anteroom_accept_budget_exhausted_total"),
+     [](const State& s) { return number(s.acceptor.carried_over); }},
+    {metric_family("anteroom_accept_aborted_total"),
+     [](const State& s) { return number(s.acceptor.aborted); }},
+    {metric_family("anteroom_accept_backoffs_total"),
+     [](const State& s) { return number(s.acceptor.rests); }},
+    {metric_family("anteroom_accept_queue_wait_max_seconds"),
      [](const State& s) {
-       return std::optional(std::chrono::duration<double>(s.acceptor.longest_wait).count());
+       const bool is_measured = s.acceptor.wait_ms.count() > 0 || s.acceptor.longest_wait.count() > 0;
+       return is_measured ? number(std::chrono::duration<double>(s.acceptor.longest_wait).count())
+                          : std::nullopt;
      }},
-    {"anteroom_backlog_tunings_total", kCounter, "Times that self-tuning made the backlog larger.",
-     [](const State& s) { return std::optional(number(s.acceptor.tunings)); }},
-    {"anteroom_backlog_wanted", kGauge,
-     "The backlog that self-tuning would take but that net.core.somaxconn does not allow; 0 if it does.",
-     [](const State& s) { return std::optional(number(s.acceptor.wanted_beyond_somaxconn)); }},
-    // The waiting room, where the kernel tells of it.
-    {"anteroom_listener_waiting", kGauge, "Guests that wait to be accepted.",
-     [](const State& s) { return s.queue ? std::optional(number(s.queue->depth)) : std::nullopt; }},
-    {"anteroom_listener_waiting_peak", kGauge, "The most seen waiting since the listener was made.",
-     [](const State& s) { return s.queue ? std::optional(number(s.queue->peak)) : std::nullopt; }},
-    {"anteroom_listener_backlog", kGauge, "The backlog in force; one more is admitted.",
-     [](const State& s) { return s.queue ? std::optional(number(s.queue->limit)) : std::nullopt; }},
-    {"anteroom_listener_drops_total", kCounter, "Handshakes of this listener that were thrown away.",
-     [](const State& s) { return s.queue ? std::optional(number(s.queue->drops)) : std::nullopt; }},
+    {metric_family("anteroom_accept_queue_depth"),
+     [](const State& s) {
+       return of_queue(s, [](const ListenQueue& queue) -> double { return queue.depth; });
+     }},
+    {metric_family("anteroom_accept_queue_depth_max"),
+     [](const State& s) {
+       return of_queue(s, [](const ListenQueue& queue) -> double { return queue.peak; });
+     }},
+    {metric_family("anteroom_listener_backlog"),
+     [](const State& s) {
+       return of_queue(s, [](const ListenQueue& queue) -> double { return queue.limit; });
+     }},
+    {metric_family("anteroom_backlog_increases_total"),
+     [](const State& s) { return number(s.acceptor.tunings); }},
+    {metric_family("anteroom_backlog_wanted"),
+     [](const State& s) {
+       const bool is_self_tuning = s.acceptor.tuned_backlog > 0;
+       return is_self_tuning ? number(s.acceptor.wanted_beyond_somaxconn) : std::nullopt;
+     }},
+    {metric_family("anteroom_listener_sk_drops_total"),
+     [](const State& s) {
+       return of_queue(s, [](const ListenQueue& queue) { return static_cast<double>(queue.drops); });
+     }},
 };
 
 constexpr HistogramFamily kHistograms[] = {
-    {"anteroom_turn_seconds", "How long a turn took, from its events to its end; one turn in 64 is timed.",
+    {metric_family("anteroom_reactor_turn_duration_seconds"),
      [](const State& s) -> const Log2Histogram& { return s.loop.turn_us; }, 1e6, 25},  // to 17 s
-    {"anteroom_queue_wait_seconds", "How long guests waited in the listen queue; of a sample of them.",
+    {metric_family("anteroom_accept_queue_wait_seconds"),
      [](const State& s) -> const Log2Histogram& { return s.acceptor.wait_ms; }, 1e3, 18},  // to 131 s
 };
 
@@ -136,47 +127,44 @@ class Writer {
   explicit Writer(const std::vector<MetricLabel>& labels) {
     for (const MetricLabel& label : labels) {
       assert(is_label_name(label.name));
-      labels_ += fmt::format("{}=\"{}\",", label.name, escaped_label(label.value));
+      labels_ += fmt::format("{}=\"{}\",", label.name, escaped_label_value(label.value));
     }
   }
 
-  void begin(std::string_view name, std::string_view type, std::string_view help) {
-    add("# HELP {} {}\n# TYPE {} {}\n", name, help, name, type);
-  }
-
-  void write(const Family& family, std::span<const State> threads) {
-    begin(family.name, family.type, family.help);
+  void write(const Family& each, std::span<const State> threads) {
+    text_ += metric_header(each.family);
     for (std::size_t thread = 0; thread < threads.size(); ++thread) {
-      if (const std::optional<double> value = family.value(threads[thread]))
-        add("{}{{{}thread=\"{}\"}} {}\n", family.name, labels_, thread, *value);
+      if (const std::optional<double> value = each.value(threads[thread]))
+        add("{}{{{}thread=\"{}\"}} {}\n", each.family.name, labels_, thread, *value);
     }
   }
 
-  void write(const HistogramFamily& family, std::span<const State> threads) {
-    begin(family.name, "histogram", family.help);
+  void write(const HistogramFamily& each, std::span<const State> threads) {
+    text_ += metric_header(each.family);
+    const std::string_view name = each.family.name;
     for (std::size_t thread = 0; thread < threads.size(); ++thread) {
-      const Log2Histogram& histogram = family.value(threads[thread]);
+      const Log2Histogram& histogram = each.value(threads[thread]);
       const auto bucket = [&](double bound, std::uint64_t count) {
-        add("{}_bucket{{{}thread=\"{}\",le=\"{}\"}} {}\n", family.name, labels_, thread,
+        add("{}_bucket{{{}thread=\"{}\",le=\"{}\"}} {}\n", name, labels_, thread,
             bound == std::numeric_limits<double>::infinity() ? "+Inf" : fmt::to_string(bound), count);
       };
       std::uint64_t seen = 0;
-      for (std::size_t i = 0; i < family.buckets; ++i) {
+      for (std::size_t i = 0; i < each.buckets; ++i) {
         seen += histogram.buckets()[i];
-        bucket(number(std::uint64_t{1} << i) / family.per_second, seen);
+        bucket(static_cast<double>(std::uint64_t{1} << i) / each.per_second, seen);
       }
       bucket(std::numeric_limits<double>::infinity(), histogram.count());
-      add("{}_sum{{{}thread=\"{}\"}} {}\n", family.name, labels_, thread,
-          number(histogram.sum()) / family.per_second);
-      add("{}_count{{{}thread=\"{}\"}} {}\n", family.name, labels_, thread, histogram.count());
+      add("{}_sum{{{}thread=\"{}\"}} {}\n", name, labels_, thread,
+          static_cast<double>(histogram.sum()) / each.per_second);
+      add("{}_count{{{}thread=\"{}\"}} {}\n", name, labels_, thread, histogram.count());
     }
   }
 
   /// Of the whole network namespace.
-  void write(std::string_view name, std::string_view help, std::uint64_t value) {
-    begin(name, kCounter, help);
-    if (labels_.empty()) return add("{} {}\n", name, value);
-    add("{}{{{}}} {}\n", name, std::string_view(labels_).substr(0, labels_.size() - 1), value);
+  void write(const MetricFamily& family, std::uint64_t value) {
+    text_ += metric_header(family);
+    if (labels_.empty()) return add("{} {}\n", family.name, value);
+    add("{}{{{}}} {}\n", family.name, std::string_view(labels_).substr(0, labels_.size() - 1), value);
   }
 
   std::string take() { return std::move(text_); }
@@ -195,15 +183,11 @@ class Writer {
 
 std::string prometheus_text(std::span<const State> threads, const std::vector<MetricLabel>& labels) {
   Writer writer(labels);
-  for (const Family& family : kFamilies) writer.write(family, threads);
-  for (const HistogramFamily& family : kHistograms) writer.write(family, threads);
+  for (const Family& each : kFamilies) writer.write(each, threads);
+  for (const HistogramFamily& each : kHistograms) writer.write(each, threads);
   if (const std::optional<ListenCounters> counted = listen_counters()) {
-    writer.write("anteroom_listen_overflows_total",
-                 "ListenOverflows of the network namespace: handshakes that met a full queue.",
-                 counted->overflows);
-    writer.write("anteroom_listen_drops_total",
-                 "ListenDrops of the network namespace: those, and what was thrown away for other reasons.",
-                 counted->drops);
+    writer.write(metric_family("anteroom_netns_listen_overflows_total"), counted->overflows);
+    writer.write(metric_family("anteroom_netns_listen_drops_total"), counted->drops);
   }
   return writer.take();
 }

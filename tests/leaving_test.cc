@@ -120,8 +120,9 @@ class Service : public testing::Test {
     std::uint64_t sum = 0;
     for (;;) {
       const std::string line = server.read_line();
-      if (line.starts_with("anteroom_accepted_total{")) sum += std::stoull(line.substr(line.rfind(' ')));
-      if (line.empty() || line.starts_with("anteroom_listen_drops_total")) return sum;
+      if (line.starts_with("anteroom_connections_accepted_total{"))
+        sum += std::stoull(line.substr(line.rfind(' ')));
+      if (line.empty() || line.starts_with("anteroom_netns_listen_drops_total")) return sum;
     }
   }
 

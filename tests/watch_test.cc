@@ -1,10 +1,14 @@
 // `anteroom watch`, run as users run it, on listeners of which the test knows everything.
 #include <anteroom/bench/kernel_counters.h>
 #include <anteroom/listener.h>
+#include <anteroom/metric_catalogue.h>
+#include <anteroom/metrics.h>
+#include <anteroom/reactor_pool.h>
 #include <gtest/gtest.h>
 #include <netinet/tcp.h>
 #include <pty.h>
 #include <sys/ioctl.h>
+#include <sys/prctl.h>
 #include <sys/resource.h>
 
 #include <algorithm>
@@ -21,6 +25,7 @@
 #include <vector>
 
 #include "prometheus.h"
+#include "support/exposition.h"
 #include "support/own_network.h"
 #include "support/peer.h"
 #include "support/program.h"
@@ -159,8 +164,8 @@ TEST_F(Watch, DoesNotTakeDeferredAcksForDrops) {
   Watcher watcher({"--json", "-", "--fail-if", "drops>0"});
   // Each last ACK without data is in sk_drops.
   const std::vector<Peer> guests = test::connect_peers(listener_.endpoint(), 10);
-  const std::string raw =
-      "anteroom_listener_sk_drops_total{address=\"127.0.0.1\",port=\"" + port_of(listener_) + "\"} 10\n";
+  const std::string raw = "anteroom_watch_listener_sk_drops_total{address=\"127.0.0.1\",port=\"" +
+                          port_of(listener_) + "\"} 10\n";
   ASSERT_TRUE(await_metrics(watcher.at, raw));
   watcher.program.signal(SIGINT);
   ASSERT_EQ(watcher.program.wait(kRunPatience), 0) << watcher.program.errors;
@@ -180,7 +185,7 @@ TEST_F(Watch, DoesNotTakeWhatComesToOthersForItsOwn) {
     const Fd taken(::accept(busy.fd(), nullptr, nullptr));
     ASSERT_TRUE(taken);
   }
-  ASSERT_TRUE(await_metrics(watcher.at, "anteroom_listener_waiting{address=\"127.0.0.1\",port=\"" +
+  ASSERT_TRUE(await_metrics(watcher.at, "anteroom_watch_accept_queue_depth{address=\"127.0.0.1\",port=\"" +
                                             port_of(listener_) + "\"} 3\n"));
   watcher.program.signal(SIGINT);
   ASSERT_EQ(watcher.program.wait(kRunPatience), 0) << watcher.program.errors;
@@ -197,13 +202,13 @@ TEST_F(Watch, KeepsTheDropsOfAnAddressWhenItsSocketsChange) {
   {
     std::vector<Fd> guests;
     for (int i = 0; i < 10; ++i) guests.push_back(knock(at));
-    ASSERT_TRUE(await_metrics(watcher.at, "anteroom_listener_drops_total" + place + "6\n"));
+    ASSERT_TRUE(await_metrics(watcher.at, "anteroom_watch_listener_drops_total" + place + "6\n"));
   }
   const Listener coming(at, {.backlog = 7, .reuse_port = true});
-  ASSERT_TRUE(await_metrics(watcher.at, "anteroom_listener_sockets" + place + "2\n"));
+  ASSERT_TRUE(await_metrics(watcher.at, "anteroom_watch_listener_sockets" + place + "2\n"));
   leaving.reset();
-  ASSERT_TRUE(await_metrics(watcher.at, "anteroom_listener_sockets" + place + "1\n"));
-  ASSERT_TRUE(await_metrics(watcher.at, "anteroom_listener_drops_total" + place + "6\n"));
+  ASSERT_TRUE(await_metrics(watcher.at, "anteroom_watch_listener_sockets" + place + "1\n"));
+  ASSERT_TRUE(await_metrics(watcher.at, "anteroom_watch_listener_drops_total" + place + "6\n"));
   watcher.program.signal(SIGINT);
   ASSERT_EQ(watcher.program.wait(kRunPatience), 0) << watcher.program.errors;
   const Document document = document_of({0, watcher.program.output, watcher.program.errors});
@@ -357,15 +362,19 @@ TEST_F(Watch, ServesPrometheus) {
   EXPECT_NE(answer.find("Content-Type: text/plain; version=0.0.4"), std::string::npos) << answer;
   const std::string place = "{address=\"127.0.0.1\",port=\"" + port_of(listener_) + "\"";
   const std::string labels = place + "} ";
-  EXPECT_NE(answer.find("\nanteroom_listener_info" + place + ",pid=\"" + std::to_string(::getpid()) +
+  EXPECT_NE(answer.find("\nanteroom_watch_listener_info" + place + ",pid=\"" + std::to_string(::getpid()) +
                         "\",process=\"watch_test\"} 1\n"),
             std::string::npos)
       << answer;
-  EXPECT_NE(answer.find("\nanteroom_listener_waiting" + labels + "5\n"), std::string::npos) << answer;
-  EXPECT_NE(answer.find("\nanteroom_listener_waiting_peak" + labels + "5\n"), std::string::npos) << answer;
-  EXPECT_NE(answer.find("\nanteroom_listener_backlog" + labels + "15\n"), std::string::npos) << answer;
-  EXPECT_NE(answer.find("\nanteroom_listener_drops_total" + labels + "0\n"), std::string::npos) << answer;
-  EXPECT_NE(answer.find("# TYPE anteroom_listen_overflows_total counter\n"), std::string::npos) << answer;
+  EXPECT_NE(answer.find("\nanteroom_watch_accept_queue_depth" + labels + "5\n"), std::string::npos) << answer;
+  EXPECT_NE(answer.find("\nanteroom_watch_accept_queue_depth_max_since_scrape" + labels + "5\n"),
+            std::string::npos)
+      << answer;
+  EXPECT_NE(answer.find("\nanteroom_watch_listener_backlog" + labels + "15\n"), std::string::npos) << answer;
+  EXPECT_NE(answer.find("\nanteroom_watch_listener_drops_total" + labels + "0\n"), std::string::npos)
+      << answer;
+  EXPECT_NE(answer.find("# TYPE anteroom_netns_listen_overflows_total counter\n"), std::string::npos)
+      << answer;
   EXPECT_EQ(answer.find("port=\"" + std::to_string(at.port())), std::string::npos)
       << "our own listener is nobody's business";
   EXPECT_TRUE(scrape(at, "GET / HTTP/1.1\r\n\r\n").starts_with("HTTP/1.1 404 "));
@@ -373,6 +382,85 @@ TEST_F(Watch, ServesPrometheus) {
   EXPECT_TRUE(scrape(at, "hello\r\n\r\n").starts_with("HTTP/1.1 400 "));
   program.signal(SIGINT);
   EXPECT_EQ(program.wait(kRunPatience), 0);
+}
+
+/// What follows the head of an HTTP answer.
+test::Exposition exposition_of(const std::string& answer) {
+  const std::size_t head = answer.find("\r\n\r\n");
+  return test::Exposition(head == answer.npos ? answer : answer.substr(head + 4));
+}
+
+TEST_F(Watch, ServesTheFamiliesOfTheCatalogue) {
+  const std::vector<Peer> waiting = test::connect_peers(listener_.endpoint(), 2);
+  const Watcher watcher({});
+  const test::Exposition text = exposition_of(scrape(watcher.at, "GET /metrics HTTP/1.1\r\n\r\n"));
+  test::expect_as_in_catalogue(text);
+  for (const MetricFamily& family : kMetricCatalogue) {
+    const bool is_ours =
+        family.name.starts_with("anteroom_watch_") || family.name.starts_with("anteroom_netns_");
+    EXPECT_EQ(text.families().contains(std::string(family.name)), is_ours) << family.name;
+  }
+}
+
+TEST_F(Watch, ServesTheNamespacesCountersAsTheLibraryDoes) {
+  std::vector<Fd> clients;
+  for (int i = 0; i < 20; ++i) clients.push_back(knock(listener_.endpoint()));  // 16 fit
+  const Watcher watcher({});
+  const auto limit = Program::Clock::now() + kRunPatience;
+  bool is_same = false;
+  while (!is_same && Program::Clock::now() < limit) {  // SYNs that are sent again may come in between
+    const test::Exposition theirs = exposition_of(scrape(watcher.at, "GET /metrics HTTP/1.1\r\n\r\n"));
+    const test::Exposition ours(anteroom::prometheus_text(std::vector<ReactorPool::ThreadState>(1)));
+    is_same = true;
+    for (const char* name : {"anteroom_netns_listen_overflows_total", "anteroom_netns_listen_drops_total"}) {
+      EXPECT_GE(theirs.value(name, {}), 4) << name << ": also what was before the watch";
+      is_same = is_same && theirs.value(name, {}) == ours.value(name, {});
+    }
+  }
+  EXPECT_TRUE(is_same) << "one name, one meaning";
+}
+
+TEST(WatchMetrics, LeaveOutWhatNobodyHasMeasured) {
+  const tool::WatchCommand command;
+  tool::WatchState state{.command = command,
+                         .started = {},
+                         .rooms = tool::WatchedRooms([](const bench::ListeningSocket&) { return true; })};
+  const test::Exposition before(tool::prometheus_text(state));
+  EXPECT_FALSE(before.has("anteroom_watch_interval_seconds", {}));
+  EXPECT_FALSE(before.has("anteroom_watch_cpu_ratio", {}));
+  state.took = 2s;
+  state.interval_mean_s = 0.25;
+  state.cpu_share = 0.5;
+  const test::Exposition after(tool::prometheus_text(state));
+  EXPECT_EQ(after.value("anteroom_watch_interval_seconds", {}), 0.25);
+  EXPECT_EQ(after.value("anteroom_watch_cpu_ratio", {}), 0.5);
+  test::expect_as_in_catalogue(after);
+}
+
+TEST(WatchMetrics, AreReadBackWhateverTheNameOfTheProcess) {
+  char before[16] = {};
+  ASSERT_EQ(::prctl(PR_GET_NAME, before), 0);
+  ASSERT_EQ(::prctl(PR_SET_NAME, "a\"b\\c{} 1"), 0);
+  const tool::WatchCommand command;
+  tool::WatchState state{.command = command,
+                         .started = {},
+                         .rooms = tool::WatchedRooms([](const bench::ListeningSocket&) { return true; })};
+  const bench::ListeningSocket socket{
+      .address = {"::1", 80}, .depth = 3, .limit = 5, .cookie = 1, .inode = 7};
+  state.rooms.take(0s, std::vector{socket}, true, [] { return std::uint64_t{0}; });
+  bench::SocketHolders holders;
+  holders.by_inode[7] = {{.pid = ::getpid()}};
+  state.rooms.take_holders(holders);
+  const test::Labels place{{"address", "[::1]"}, {"port", "80"}};
+  const test::Exposition text(tool::prometheus_text(state));
+  ASSERT_EQ(::prctl(PR_SET_NAME, before), 0);
+  test::Labels info = place;
+  info["pid"] = std::to_string(::getpid());
+  info["process"] = "a\"b\\c{} 1";
+  EXPECT_EQ(text.value("anteroom_watch_listener_info", info), 1);
+  EXPECT_EQ(text.value("anteroom_watch_accept_queue_depth", place), 3);
+  EXPECT_EQ(text.value("anteroom_watch_listener_backlog", place), 5);
+  test::expect_as_in_catalogue(text);
 }
 
 TEST_F(Watch, HangsUpOnScrapersThatSayNothing) {

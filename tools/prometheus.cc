@@ -1,6 +1,8 @@
 #include "prometheus.h"
 
 #include <anteroom/connection.h>
+#include <anteroom/listen_queue.h>
+#include <anteroom/metric_catalogue.h>
 #include <fmt/format.h>
 
 #include <vector>
@@ -8,48 +10,30 @@
 namespace anteroom::tool {
 namespace {
 
-using bench::Counter;
-
 constexpr std::chrono::seconds kScraperPatience{5};
 constexpr std::size_t kScrapersMax = 16;
 constexpr std::size_t kRequestBytesMax = 8 * 1024;
 
-/// A label's value: a backslash, a quote and a newline are escaped, as the format has it.
-std::string label(std::string_view value) {
-  std::string escaped;
-  for (const char c : value) {
-    if (c == '\n') {
-      escaped += "\\n";
-      continue;
-    }
-    if (c == '\\' || c == '"') escaped += '\\';
-    escaped += c;
-  }
-  return escaped;
-}
-
-/// One metric: what it is, and then its values.
+/// One family: what it is, and then its values.
 class Metrics {
  public:
-  void begin(std::string_view name, std::string_view type, std::string_view help) {
-    name_ = name;
-    text_ += fmt::format("# HELP {} {}\n# TYPE {} {}\n", name, help, name, type);
+  void begin(const MetricFamily& family) {
+    name_ = family.name;
+    text_ += metric_header(family);
   }
-  void add(const std::string& labels, double value) {
-    text_ += fmt::format("{}{} {}\n", name_, labels, value);
-  }
+  void add(std::string_view labels, double value) { text_ += fmt::format("{}{} {}\n", name_, labels, value); }
   void add(double value) { add({}, value); }
   std::string take() { return std::move(text_); }
 
  private:
-  std::string name_;
+  std::string_view name_;
   std::string text_;
 };
 
 /// The address without its port, which is a label of its own.
 std::string place_of(const RoomGroup& group) {
   const std::string address = group.address.to_string();
-  return fmt::format(R"(address="{}",port="{}")", label(address.substr(0, address.rfind(':'))),
+  return fmt::format(R"(address="{}",port="{}")", escaped_label_value(address.substr(0, address.rfind(':'))),
                      group.address.port());
 }
 
@@ -58,7 +42,7 @@ std::string info_of(const RoomGroup& group) {
   const std::vector<WatchedProcess> processes = group.processes();
   return fmt::format(R"({{{},pid="{}",process="{}"}})", place_of(group),
                      processes.empty() ? "" : fmt::to_string(processes.front().pid),
-                     processes.empty() ? "" : label(processes.front().name));
+                     processes.empty() ? "" : escaped_label_value(processes.front().name));
 }
 
 double peak_since_scrape(const RoomGroup& group) {
@@ -88,35 +72,31 @@ std::string prometheus_text(const WatchState& state) {
   const auto of_each = [&](auto value) {
     for (std::size_t i = 0; i < groups.size(); ++i) metrics.add(labels[i], value(groups[i]));
   };
-  metrics.begin("anteroom_listener_info", "gauge", "1; who holds it: the lowest pid.");
+  metrics.begin(metric_family("anteroom_watch_listener_info"));
   for (const RoomGroup& group : groups) metrics.add(info_of(group), 1);
-  metrics.begin(
-      "anteroom_listener_waiting", "gauge",
-      "Guests that wait to be accepted; of several sockets of one address, at the fullest. A sample.");
-  of_each(most_waiting);
-  metrics.begin("anteroom_listener_waiting_peak", "gauge",
-                "The most seen waiting since the previous scrape. Samples: what is shorter may be missed.");
-  of_each(peak_since_scrape);
-  metrics.begin("anteroom_listener_backlog", "gauge", "The backlog in force; one more is admitted.");
-  of_each([](const RoomGroup& group) { return group.fullest().log.limit(); });
-  metrics.begin("anteroom_listener_sockets", "gauge", "Sockets that share the address (SO_REUSEPORT).");
+  metrics.begin(metric_family("anteroom_watch_listener_sockets"));
   of_each([](const RoomGroup& group) { return static_cast<double>(group.members()); });
-  metrics.begin("anteroom_listener_drops_total", "counter",
-                "Handshakes thrown away since the watch began, by all sockets the address has had.");
+  metrics.begin(metric_family("anteroom_watch_listener_backlog"));
+  of_each([](const RoomGroup& group) { return group.fullest().log.limit(); });
+  metrics.begin(metric_family("anteroom_watch_accept_queue_depth"));
+  of_each(most_waiting);
+  metrics.begin(metric_family("anteroom_watch_accept_queue_depth_max_since_scrape"));
+  of_each(peak_since_scrape);
+  metrics.begin(metric_family("anteroom_watch_listener_drops_total"));
   of_each([](const RoomGroup& group) { return static_cast<double>(group.drops()); });
-  metrics.begin("anteroom_listener_sk_drops_total", "counter",
-                "The same with what else the kernel counts there (TCP_DEFER_ACCEPT, resets).");
+  metrics.begin(metric_family("anteroom_watch_listener_sk_drops_total"));
   of_each([](const RoomGroup& group) { return static_cast<double>(group.sk_drops()); });
-  metrics.begin("anteroom_listen_overflows_total", "counter",
-                "ListenOverflows of the network namespace since the watch began. The kernel's own count.");
-  metrics.add(static_cast<double>(state.counted[Counter::kListenOverflows]));
-  metrics.begin("anteroom_listen_drops_total", "counter",
-                "ListenDrops of the network namespace since the watch began. The kernel's own count.");
-  metrics.add(static_cast<double>(state.counted[Counter::kListenDrops]));
-  metrics.begin("anteroom_watch_interval_seconds", "gauge", "Mean time between two samples.");
-  metrics.add(state.interval_mean_s);
-  metrics.begin("anteroom_watch_cpu_share", "gauge", "What watching costs, of one processor.");
-  metrics.add(state.cpu_share);
+  // As the library does, of the namespace that is watched: what the kernel has counted since it was made.
+  if (const std::optional<ListenCounters> counted = listen_counters()) {
+    metrics.begin(metric_family("anteroom_netns_listen_overflows_total"));
+    metrics.add(static_cast<double>(counted->overflows));
+    metrics.begin(metric_family("anteroom_netns_listen_drops_total"));
+    metrics.add(static_cast<double>(counted->drops));
+  }
+  metrics.begin(metric_family("anteroom_watch_interval_seconds"));
+  if (state.interval_mean_s > 0) metrics.add(state.interval_mean_s);  // else there was one sample as yet
+  metrics.begin(metric_family("anteroom_watch_cpu_ratio"));
+  if (state.took.count() > 0) metrics.add(state.cpu_share);
   return metrics.take();
 }
 

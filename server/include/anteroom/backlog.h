@@ -17,7 +17,7 @@ class Backlog {
   /// As many as net.core.somaxconn allows: the default. A room costs nothing as long as it is empty.
   static Backlog system_maximum() noexcept;
   /// Begins small and grows before it overflows: when the acceptor finds it half full, it becomes four times
-  /// as large as the crowd; when guests were turned away, they count as part of the crowd.
+  /// as large as the crowd, which are those waiting, and what sk_drops has grown by.
   static Backlog self_tuning(SelfTuning settings) noexcept;
   static Backlog self_tuning() noexcept { return self_tuning(SelfTuning{}); }
 

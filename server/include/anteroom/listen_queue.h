@@ -11,8 +11,9 @@ struct ListenQueue {
   /// The backlog in force: min(listen's backlog, somaxconn at that time). The kernel admits one guest more
   /// than this.
   std::uint32_t limit = 0;
-  /// SYNs and last ACKs of handshakes that were thrown away, since the listener was made (sk_drops, which
-  /// begins anew after 2^32).
+  /// sk_drops of the socket since it was made, modulo 2^32: SYNs and last ACKs that were dropped, but also
+  /// bare ACKs under TCP_DEFER_ACCEPT, resets of half-open connections, and what a socket filter drops (a
+  /// drain attaches one).
   std::uint64_t drops = 0;
   /// The most who waited when somebody looked; Acceptor::queue() knows it, a mere look does not (0).
   std::uint32_t peak = 0;

@@ -19,10 +19,10 @@ struct MetricLabel {
   std::string value;  ///< any UTF-8; escaped as the format has it
 };
 
-/// What the loops have done, and what happened at their doors, in Prometheus' text exposition format 0.0.4:
-/// each family once, with its HELP and TYPE, and in it a sample of each thread, thread="0" and so on. Names
-/// begin with anteroom_, counters end in _total; times are in seconds. A histogram's bound `le` is the power
-/// of two above what the bucket holds: what was recorded is whole µs or ms, rounded down.
+/// The counts of each reactor and acceptor in Prometheus' text exposition format 0.0.4: the families of
+/// kMetricCatalogue (metric_catalogue.h) that have the label `thread` or begin with anteroom_netns_. A family
+/// has a sample of each thread, thread="0" and so on, whose value is known. A histogram's bound `le` is the
+/// power of two above what the bucket holds: what was recorded is whole µs or ms, rounded down.
 ///
 /// The namespace's ListenOverflows and ListenDrops come last, once and without a thread, if they can be read
 /// (40 µs).
