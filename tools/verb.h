@@ -29,10 +29,11 @@ class Interrupted : public std::exception {};
 /// One command of the tool. Its options and what was typed live in it.
 struct Verb {
   CLI::App* app = nullptr;
-  /// After the words have been parsed, and before anything is done. Throws CLI::Error, UsageError,
-  /// bench::TargetError or RunDocumentError, which all end the tool with kUsage.
+  /// After the words have been parsed. It only reads: no socket is bound, no network namespace entered, no
+  /// output written before `run`. Throws CLI::Error, UsageError, bench::TargetError or RunDocumentError,
+  /// which all end the tool with kUsage.
   std::function<void()> understand;
-  /// Does it, and returns the exit status.
+  /// Does it, and returns the exit status. Throws all of these but CLI::Error, too, if it could not begin.
   std::function<int(const Invocation&)> run;
   bool heeds_interrupt = true;  ///< looks at Invocation::interrupted; else a signal ends it at once
 };

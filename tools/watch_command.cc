@@ -9,7 +9,9 @@
 #include <algorithm>
 #include <limits>
 #include <memory>
+#include <optional>
 #include <system_error>
+#include <utility>
 
 #include "load_options.h"
 #include "output.h"
@@ -34,7 +36,7 @@ struct TypedWatch {
   std::string prometheus;
   std::vector<std::string> fail_if;
   CLI::Option* prometheus_option = nullptr;
-  std::optional<Listener> scrapes;
+  std::optional<Endpoint> scrapes_at;
   WatchCommand command;
 };
 
@@ -101,14 +103,17 @@ void understand_outputs(TypedWatch& typed) {
   }
 }
 
-/// Before we move to another network namespace: whoever scrapes is in this one.
-void listen_for_scrapes(TypedWatch& typed) {
+void understand_scrapes(TypedWatch& typed) {
   if (typed.prometheus_option->count() == 0) return;
   const std::string text = typed.prometheus.empty() ? kMetricsPort : typed.prometheus;
   const int port = parse_whole("--prometheus", text, 0, std::numeric_limits<std::uint16_t>::max());
+  typed.scrapes_at.emplace("127.0.0.1", static_cast<std::uint16_t>(port));
+}
+
+std::optional<Listener> listen_for_scrapes(const std::optional<Endpoint>& at) {
+  if (!at) return std::nullopt;
   try {
-    typed.scrapes.emplace(Endpoint("127.0.0.1", static_cast<std::uint16_t>(port)),
-                          ListenerOptions{.backlog = 16});
+    return Listener(*at, ListenerOptions{.backlog = 16});
   } catch (const std::system_error& error) {
     throw TargetError(fmt::format("{}; --prometheus takes another port", error.what()));
   }
@@ -172,7 +177,11 @@ void understand_watch(TypedWatch& typed) {
   if (!typed.profile.empty() && command.ports.empty() && !command.pid)
     throw CLI::ValidationError("--profile", "is of one listener: name it with --port or --pid");
   understand_outputs(typed);
-  listen_for_scrapes(typed);
+  understand_scrapes(typed);
+}
+
+/// Moves to the network namespace of --pid, and finds what it holds.
+void find_what_to_watch(WatchCommand& command) {
   if (command.pid) {
     if (!bench::is_alive(*command.pid))
       throw TargetError(
@@ -193,7 +202,10 @@ Verb add_watch(CLI::App& tool) {
   verb.understand = [typed] { understand_watch(*typed); };
   verb.run = [typed](const Invocation& invocation) {
     typed->command.command_line = invocation.command_line;
-    return watch(typed->command, std::move(typed->scrapes), invocation.interrupted);
+    // In the network namespace in which this was typed: the scraper is there.
+    std::optional<Listener> scrapes = listen_for_scrapes(typed->scrapes_at);
+    find_what_to_watch(typed->command);
+    return watch(typed->command, std::move(scrapes), invocation.interrupted);
   };
   return verb;
 }
