@@ -13,16 +13,20 @@ enum class Comparison { kMore, kAtLeast, kLess, kAtMost, kEqual, kNotEqual };
 
 /// What a run may not be, as `--fail-if` takes it: "p99 > 5ms", "lost@512>0.1%".
 ///
-/// | name | what is looked at |
+/// | name | what is compared |
 /// |---|---|
-/// | `lost` | share of clients that were turned away (their first SYN was lost, they became ghosts or were
-/// reset before the accept), in the worst run | | `ghosts`, `overflows` | clients, listen overflows, in the
-/// worst run | | `unserved`, `refused`, `resets` | clients of all runs | | `p50` `p90` `p99` `p99.9` `max` |
-/// until the first byte, all clients of all runs | | `connect_p50` … `connect_max` | the same, until the
-/// socket was writable | | `conn/s`, `rate` | served connections a second, median run | | `depth` | the
-/// deepest queue of all runs | | `cpu` | the server's, a served connection, median run; µs if there is no
-/// unit | | `void` | trials that do not count, of the whole run or of one backlog | | `recommended` | the
-/// recommended backlog; of the whole run |
+/// | `lost` | share of clients that lost their first SYN, became ghosts or were reset early: worst run |
+/// | `ghosts`, `overflows` | clients, listen overflows: worst run |
+/// | `unserved`, `refused`, `resets` | clients of all runs |
+/// | `p50` `p90` `p99` `p99.9` `max` | until the first byte: all clients of all runs |
+/// | `connect_p50` … `connect_max` | the same, until the socket was writable |
+/// | `conn/s`, `rate` | served connections a second: median run |
+/// | `depth` | the deepest queue of all runs |
+/// | `cpu` | the server's, a served connection: median run; µs if there is no unit |
+/// | `void` | trials that do not count, of the whole run or of one backlog |
+/// | `recommended` | the recommended backlog: of the whole run |
+///
+/// A client is reset early if that is before the server has accepted it.
 ///
 /// The number may have a unit that fits the name: ns, us, ms, s for times (which need one, but for 0), % for
 /// a share, k and M for the others.
