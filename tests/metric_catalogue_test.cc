@@ -55,7 +55,7 @@ TEST(MetricCatalogue, HelpsAreSentencesOfOneLine) {
   }
 }
 
-TEST(MetricCatalogue, LabelsAreOfWhoWritesIt) {
+TEST(MetricCatalogue, HasTheLabelsOfItsExporter) {
   for (const MetricFamily& family : kMetricCatalogue) {
     if (family.name.starts_with("anteroom_netns_")) {
       EXPECT_EQ(family.labels, "") << family.name;

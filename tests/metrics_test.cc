@@ -145,7 +145,7 @@ TEST(Metrics, AreThoseOfTheCatalogueAndAllOfThem) {
   }
 }
 
-TEST(Metrics, LeaveOutWhatNobodyHasMeasured) {
+TEST(Metrics, LeaveOutWhatWasNotMeasured) {
   std::vector<State> states(2);
   states[1] = some_state(1);
   const Exposition text(prometheus_text(states));
@@ -157,13 +157,13 @@ TEST(Metrics, LeaveOutWhatNobodyHasMeasured) {
   }
 }
 
-TEST(Metrics, TellThatSomaxconnIsEnoughOfABacklogThatTunesItself) {
+TEST(Metrics, HaveAWantedBacklogOf0WhileSomaxconnIsEnough) {
   std::vector<State> states(1);
   states[0].acceptor.tuned_backlog = 128;
   EXPECT_EQ(Exposition(prometheus_text(states)).value("anteroom_backlog_wanted"), 0);
 }
 
-TEST(Metrics, TellAMeasuredWaitOfNothingFromNone) {
+TEST(Metrics, HaveAMeasuredWaitOf0) {
   std::vector<State> states(1);
   states[0].acceptor.wait_ms.record(0);
   EXPECT_EQ(Exposition(prometheus_text(states)).value("anteroom_accept_queue_wait_max_seconds"), 0);

@@ -109,18 +109,18 @@ void spin(std::chrono::milliseconds time) {
   } while (std::chrono::seconds(now.tv_sec) + std::chrono::nanoseconds(now.tv_nsec) < time);
 }
 
-TEST(Processors, AreTakenByOthersWhenAStrangerWorks) {
+TEST(Processors, AreTakenByOthersWhenAnotherProcessWorks) {
   const Processors before;
-  const pid_t stranger = ::fork();
-  ASSERT_GE(stranger, 0);
-  if (stranger == 0) {
+  const pid_t other = ::fork();
+  ASSERT_GE(other, 0);
+  if (other == 0) {
     spin(300ms);
     ::_exit(0);
   }
   siginfo_t ended{};
-  ASSERT_EQ(::waitid(P_PID, static_cast<id_t>(stranger), &ended, WEXITED | WNOWAIT), 0);
+  ASSERT_EQ(::waitid(P_PID, static_cast<id_t>(other), &ended, WEXITED | WNOWAIT), 0);
   const double as_long_as_it_is_not_ours = before.taken_by_others();
-  ASSERT_EQ(::waitpid(stranger, nullptr, 0), stranger);
+  ASSERT_EQ(::waitpid(other, nullptr, 0), other);
   const double now_it_is = before.taken_by_others();
   if (as_long_as_it_is_not_ours == 0) GTEST_SKIP() << "/proc/stat does not tell";
   EXPECT_GT(as_long_as_it_is_not_ours, kOthersMax);

@@ -43,7 +43,7 @@ TEST(WatchVerb, BindsItsPortWhenItRunsAndNotWhenItsWordsAreRead) {
   EXPECT_NO_THROW(watch.verb.understand());
   try {
     watch.run();
-    ADD_FAILURE() << "somebody else has that port";
+    ADD_FAILURE() << "another socket has that port";
   } catch (const bench::TargetError& error) {
     EXPECT_NE(std::string(error.what()).find("--prometheus takes another port"), std::string::npos)
         << error.what();
@@ -57,7 +57,7 @@ TEST(WatchVerb, OpensNoDescriptorWhenItsWordsAreRead) {
   EXPECT_EQ(Fd(::dup(0)).get(), before);
 }
 
-TEST(WatchVerb, LooksForTheProcessWhenItRunsAndNotWhenItsWordsAreRead) {
+TEST(WatchVerb, FindsItsProcessWhenItRunsAndNotWhenItsWordsAreRead) {
   const ino_t before = network_namespace();
   Watch watch({"--pid", "999999999"});
   EXPECT_NO_THROW(watch.verb.understand());

@@ -420,7 +420,7 @@ TEST_F(Watch, ServesTheNamespacesCountersAsTheLibraryDoes) {
   EXPECT_TRUE(is_same) << "one name, one meaning";
 }
 
-TEST(WatchMetrics, LeaveOutWhatNobodyHasMeasured) {
+TEST(WatchMetrics, LeaveOutWhatWasNotMeasured) {
   const tool::WatchCommand command;
   tool::WatchState state{.command = command,
                          .started = {},

@@ -55,9 +55,9 @@ struct AcceptorOptions {
   /// EPOLLEXCLUSIVE: several reactors have a socket of the same listener, and one of them is woken for an
   /// arrival.
   bool exclusive = false;
-  /// Accepting has paused after an error: accept(2) failed for want of descriptors or memory, because somebody
-  /// who has the listener, too, has shut it down (invalid_argument), or for every connection that one turn
-  /// tried (connection_aborted). It is tried again when a descriptor of this reactor closes, and every 20 ms.
+  /// Accepting has paused after an error: accept(2) failed for want of descriptors or memory, because another
+  /// holder has shut the listener down (invalid_argument), or for every connection that one turn tried
+  /// (connection_aborted). It is tried again when a descriptor of this reactor closes, and every 20 ms.
   /// Called once a second at most, with the number waiting, if the kernel tells it.
   std::function<void(std::error_code why, std::optional<std::uint32_t> waiting)> resting = nullptr;
   /// Self-tuning has changed the backlog from `was` to `now`, or would like to beyond net.core.somaxconn:
