@@ -35,6 +35,7 @@ foreach(layer reactor server client bench tools tests)
 endforeach()
 string(CONCAT unfinished "// TO" "DO\n")
 file(WRITE ${offences}/reactor/include/anteroom/twice.h "#include <fmt/format.h>\n")
+file(WRITE ${offences}/server/include/anteroom/hidden.h "#pragma once\nnamespace anteroom {\nint hidden();\n}\n")
 file(WRITE ${offences}/client/climbs.cc "#include \"../server/door.h\"\n${unfinished}")
 # A blank line in the middle, a cell too many, an end that lacks, no head; and what is right, or is no table.
 file(WRITE ${offences}/client/blank.md "| a | b |\n|---|---|\n| 1 | 2 |\n\n| 3 | 4 |\n| 5 | 6 |\n")
@@ -43,7 +44,7 @@ file(WRITE ${offences}/client/alone.md "| a | b |\n")
 file(WRITE ${offences}/client/right.md "| a | b |\n|:-:|---|\n| 1 \\| 2 | 3 |\n\n```\n| no | table\n```\n")
 add_test(NAME Style.FindsEachOffence COMMAND ${CMAKE_CURRENT_LIST_DIR}/style ${offences})
 set_tests_properties(Style.FindsEachOffence PROPERTIES
-  PASS_REGULAR_EXPRESSION "left to do:.client/climbs.cc:2.*once:.*twice.h.*users':.*twice.h:1.*a path:.client/climbs.cc:1.*as many cells:...client/alone.md:1: a table of one.*blank.md:6: a table without a head.*cells.h:4: 3 cells, not 2.*cells.h:5: 1 cells.*cells.h:6: a row without an end")
+  PASS_REGULAR_EXPRESSION "left to do:.client/climbs.cc:2.*once:.*twice.h.*users':.*twice.h:1.*a path:.client/climbs.cc:1.*as many cells:...client/alone.md:1: a table of one.*blank.md:6: a table without a head.*cells.h:4: 3 cells, not 2.*cells.h:5: 1 cells.*cells.h:6: a row without an end.*includes export.h:.*hidden.h.*namespace.*:.*hidden.h:2.*function.*:.*hidden.h:3")
 add_test(NAME Style.PassesWhatIsRight COMMAND ${CMAKE_CURRENT_LIST_DIR}/style ${offences})
 set_tests_properties(Style.PassesWhatIsRight PROPERTIES FAIL_REGULAR_EXPRESSION "right.md" PASS_REGULAR_EXPRESSION "left to do")
 
@@ -78,3 +79,5 @@ if(ANTEROOM_INSTALL)
   set_tests_properties(Consumer.LinksWhatIsInstalled Consumer.LinksWhatWasMovedSince PROPERTIES FIXTURES_REQUIRED installed)
 endif()
 anteroom_consumer_test(HasItAsAPartOfItself -DANTEROOM_SOURCE=${PROJECT_SOURCE_DIR})
+anteroom_consumer_test(LinksSharedLibrariesWithHiddenSymbols -DANTEROOM_SOURCE=${PROJECT_SOURCE_DIR} -DBUILD_SHARED_LIBS=ON
+  -DCMAKE_CXX_VISIBILITY_PRESET=hidden -DCMAKE_VISIBILITY_INLINES_HIDDEN=ON)

@@ -1,5 +1,6 @@
 #pragma once
 #include <anteroom/connection.h>
+#include <anteroom/export.h>
 #include <anteroom/reactor.h>
 
 #include <chrono>
@@ -9,7 +10,7 @@
 #include <system_error>
 #include <utility>
 
-namespace anteroom {
+namespace ANTEROOM_EXPORT anteroom {
 
 struct ConnectOptions {
   /// How long one attempt may take; 0 leaves it to the kernel, which gives up after about two minutes.
@@ -51,6 +52,6 @@ class Connector {
 };
 
 /// A sentence for the user who called `to` and got `error`: what happened, and what to look at.
-std::string describe_connect_error(const std::error_code& error, const Endpoint& to);
+ANTEROOM_EXPORT std::string describe_connect_error(const std::error_code& error, const Endpoint& to);
 
 }  // namespace anteroom

@@ -1,5 +1,6 @@
 #pragma once
 #include <anteroom/connector.h>
+#include <anteroom/export.h>
 #include <anteroom/reactor.h>
 
 #include <chrono>
@@ -9,7 +10,7 @@
 #include <optional>
 #include <system_error>
 
-namespace anteroom {
+namespace ANTEROOM_EXPORT anteroom {
 
 /// How much chance there is in a delay. Those who failed together must not come back together.
 enum class Jitter : std::uint8_t {
@@ -61,7 +62,7 @@ class Retry {
 /// too_many_files_open, resource_unavailable_try_again (a Unix socket's full queue),
 /// no_such_file_or_directory (its server may be late), an end in order, and whatever is not known; false for
 /// permission_denied, address_family_not_supported, invalid_argument and the like.
-bool is_worth_a_retry(const std::error_code& error) noexcept;
+ANTEROOM_EXPORT bool is_worth_a_retry(const std::error_code& error) noexcept;
 
 struct ReconnectorOptions {
   ConnectOptions connect{};

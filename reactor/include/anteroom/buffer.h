@@ -1,4 +1,6 @@
 #pragma once
+#include <anteroom/export.h>
+
 #include <cstddef>
 #include <cstring>
 #include <memory>
@@ -6,7 +8,7 @@
 #include <string_view>
 #include <utility>
 
-namespace anteroom {
+namespace ANTEROOM_EXPORT anteroom {
 
 /// Bytes that wait to be sent: in at the back, out at the front. Holds no memory while it is empty.
 class Buffer {

@@ -1,9 +1,10 @@
 #pragma once
+#include <anteroom/export.h>
 #include <anteroom/fd.h>
 
 #include <cstdint>
 
-namespace anteroom {
+namespace ANTEROOM_EXPORT anteroom {
 
 class Reactor;
 

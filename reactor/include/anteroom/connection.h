@@ -1,6 +1,7 @@
 #pragma once
 #include <anteroom/channel.h>
 #include <anteroom/endpoint.h>
+#include <anteroom/export.h>
 #include <anteroom/tcp_info.h>
 
 #include <chrono>
@@ -13,7 +14,7 @@
 #include <string_view>
 #include <system_error>
 
-namespace anteroom {
+namespace ANTEROOM_EXPORT anteroom {
 
 class Connection;
 class Output;

@@ -1,5 +1,6 @@
 #pragma once
 #include <anteroom/endpoint.h>
+#include <anteroom/export.h>
 #include <anteroom/reactor.h>
 
 #include <cstddef>
@@ -9,7 +10,7 @@
 #include <string_view>
 #include <system_error>
 
-namespace anteroom {
+namespace ANTEROOM_EXPORT anteroom {
 
 /// One that came. All of it is gone when the handler returns.
 struct Datagram {

@@ -1,4 +1,5 @@
 #pragma once
+#include <anteroom/export.h>
 #include <netinet/in.h>
 #include <sys/socket.h>
 #include <sys/un.h>
@@ -9,7 +10,7 @@
 #include <string>
 #include <string_view>
 
-namespace anteroom {
+namespace ANTEROOM_EXPORT anteroom {
 
 /// An address as a value: IPv4, IPv6 or the path of a Unix socket.
 class Endpoint {
@@ -54,5 +55,7 @@ class Endpoint {
   };
   socklen_t size_;
 };
+
+ANTEROOM_EXPORT std::strong_ordering operator<=>(const Endpoint& a, const Endpoint& b) noexcept;
 
 }  // namespace anteroom

@@ -1,9 +1,10 @@
 #pragma once
+#include <anteroom/export.h>
 #include <unistd.h>
 
 #include <utility>
 
-namespace anteroom {
+namespace ANTEROOM_EXPORT anteroom {
 
 /// Owns one descriptor and closes it once.
 class Fd {

@@ -1,11 +1,13 @@
 #pragma once
+#include <anteroom/export.h>
+
 #include <algorithm>
 #include <array>
 #include <bit>
 #include <cstddef>
 #include <cstdint>
 
-namespace anteroom {
+namespace ANTEROOM_EXPORT anteroom {
 
 /// Counts whole numbers (microseconds, milliseconds, ...) by their power of two: bucket 0 holds the zeros,
 /// bucket i those from 2^(i-1) up to 2^i - 1. To record one is O(1) and needs no memory.

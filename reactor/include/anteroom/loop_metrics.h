@@ -1,10 +1,11 @@
 #pragma once
+#include <anteroom/export.h>
 #include <anteroom/log2_histogram.h>
 
 #include <cstddef>
 #include <cstdint>
 
-namespace anteroom {
+namespace ANTEROOM_EXPORT anteroom {
 
 /// What one reactor has done so far, as a value: see Reactor::metrics(). Counts begin with the reactor and
 /// never fall; those that may fall say "now".

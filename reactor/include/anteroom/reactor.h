@@ -1,5 +1,6 @@
 #pragma once
 #include <anteroom/channel.h>
+#include <anteroom/export.h>
 #include <anteroom/loop_metrics.h>
 
 #include <atomic>
@@ -18,7 +19,7 @@
 
 struct epoll_event;
 
-namespace anteroom {
+namespace ANTEROOM_EXPORT anteroom {
 
 class TimerWheel;
 

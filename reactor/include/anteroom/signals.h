@@ -1,10 +1,11 @@
 #pragma once
+#include <anteroom/export.h>
 #include <anteroom/reactor.h>
 
 #include <functional>
 #include <initializer_list>
 
-namespace anteroom {
+namespace ANTEROOM_EXPORT anteroom {
 
 /// Signals as events of the loop: the handler runs from the turn like any other.
 ///

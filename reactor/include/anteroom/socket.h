@@ -1,5 +1,6 @@
 #pragma once
 #include <anteroom/endpoint.h>
+#include <anteroom/export.h>
 #include <anteroom/fd.h>
 
 #include <string>
@@ -7,30 +8,31 @@
 #include <system_error>
 
 /// The socket calls made less boring: results as values, errors as std::error_code.
-namespace anteroom {
+namespace ANTEROOM_EXPORT anteroom {
 
 /// errno as a std::error_code.
-std::error_code last_error() noexcept;
+ANTEROOM_EXPORT std::error_code last_error() noexcept;
 
 /// What setting up throws: "bind 127.0.0.1:80: Permission denied".
-std::system_error setup_error(std::error_code error, std::string_view tried, std::string_view on);
+ANTEROOM_EXPORT std::system_error setup_error(std::error_code error, std::string_view tried,
+                                              std::string_view on);
 
 /// A stream socket that is non-blocking and closed on exec. On failure the descriptor is not open and `error`
 /// says why.
-Fd open_stream_socket(int family, std::error_code& error) noexcept;
+ANTEROOM_EXPORT Fd open_stream_socket(int family, std::error_code& error) noexcept;
 
 /// setsockopt(2) with an int.
-std::error_code set_socket_option(int fd, int level, int name, int value) noexcept;
+ANTEROOM_EXPORT std::error_code set_socket_option(int fd, int level, int name, int value) noexcept;
 
 /// SO_ERROR, which the kernel forgets once it has been read; or why it could not be read.
-std::error_code take_socket_error(int fd) noexcept;
+ANTEROOM_EXPORT std::error_code take_socket_error(int fd) noexcept;
 
 /// getsockname(2), getpeername(2); no address where the kernel gives none (a peer that has reset already).
-Endpoint local_endpoint(int fd) noexcept;
-Endpoint peer_endpoint(int fd) noexcept;
+ANTEROOM_EXPORT Endpoint local_endpoint(int fd) noexcept;
+ANTEROOM_EXPORT Endpoint peer_endpoint(int fd) noexcept;
 
 /// From now on close(2) sends RST instead of FIN, and throws away what was not sent yet (SO_LINGER with time
 /// 0, socket(7)).
-void reset_on_close(int fd) noexcept;
+ANTEROOM_EXPORT void reset_on_close(int fd) noexcept;
 
 }  // namespace anteroom

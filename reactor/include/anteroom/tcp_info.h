@@ -1,9 +1,11 @@
 #pragma once
+#include <anteroom/export.h>
+
 #include <chrono>
 #include <cstdint>
 #include <optional>
 
-namespace anteroom {
+namespace ANTEROOM_EXPORT anteroom {
 
 /// What the kernel knows of one TCP socket, as a value.
 struct TcpInfo {
@@ -22,6 +24,6 @@ struct TcpInfo {
 
 /// Asks by getsockopt(TCP_INFO), tcp(7): 0.3 µs. Nothing if `fd` is no TCP socket.
 /// The fields of a listener are tcpi_unacked and tcpi_sacked (tcp_get_info in the kernel's net/ipv4/tcp.c).
-std::optional<TcpInfo> tcp_info(int fd) noexcept;
+ANTEROOM_EXPORT std::optional<TcpInfo> tcp_info(int fd) noexcept;
 
 }  // namespace anteroom

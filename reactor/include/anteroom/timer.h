@@ -1,11 +1,12 @@
 #pragma once
+#include <anteroom/export.h>
 #include <anteroom/reactor.h>
 
 #include <chrono>
 #include <functional>
 #include <memory>
 
-namespace anteroom {
+namespace ANTEROOM_EXPORT anteroom {
 
 /// Calls back once, or every interval, until it is destroyed or cancelled.
 ///

@@ -1,11 +1,13 @@
 #pragma once
+#include <anteroom/export.h>
+
 #include <algorithm>
 #include <chrono>
 #include <optional>
 #include <utility>
 #include <vector>
 
-namespace anteroom {
+namespace ANTEROOM_EXPORT anteroom {
 
 /// When a server shall not accept, fixed beforehand. An accept stall makes the loss of a burst deterministic,
 /// where otherwise luck decides who wins the race between connecting and accepting.

@@ -2,6 +2,7 @@
 #include <anteroom/admission.h>
 #include <anteroom/backlog.h>
 #include <anteroom/connection.h>
+#include <anteroom/export.h>
 #include <anteroom/listener.h>
 #include <anteroom/log2_histogram.h>
 #include <anteroom/queue_delay.h>
@@ -13,7 +14,7 @@
 #include <optional>
 #include <system_error>
 
-namespace anteroom {
+namespace ANTEROOM_EXPORT anteroom {
 
 /// What has happened at the door so far.
 struct AcceptorStats {

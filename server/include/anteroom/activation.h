@@ -1,4 +1,5 @@
 #pragma once
+#include <anteroom/export.h>
 #include <anteroom/fd.h>
 #include <anteroom/listener.h>
 #include <sys/types.h>
@@ -11,7 +12,7 @@
 /// What a service manager (systemd, or whoever speaks its protocols) and its service have to say to each
 /// other: listeners that it opened for us, sd_listen_fds(3), and how we are, sd_notify(3). Without
 /// libsystemd.
-namespace anteroom {
+namespace ANTEROOM_EXPORT anteroom {
 
 /// A listener, and the name under which it came to this process.
 struct NamedListener {
@@ -21,7 +22,7 @@ struct NamedListener {
 
 /// Takes over a descriptor that came from another process, if it is a stream socket that listens. Throws
 /// std::system_error (invalid_argument), with `name` in it, for anything else; the descriptor is closed then.
-Listener adopt_listener(Fd socket, std::string_view name);
+ANTEROOM_EXPORT Listener adopt_listener(Fd socket, std::string_view name);
 
 /// A descriptor, and the name under which the service manager passed it.
 struct NamedDescriptor {
@@ -40,28 +41,28 @@ struct ActivationOptions {
 ///
 /// To be called once, and before there are other threads: it changes the environment. Throws
 /// std::system_error if the variables say what cannot be, or name descriptors that are not open.
-std::vector<NamedDescriptor> activated_descriptors(const ActivationOptions& options = {});
+ANTEROOM_EXPORT std::vector<NamedDescriptor> activated_descriptors(const ActivationOptions& options = {});
 
 /// The same, if all of it is stream sockets that listen; throws std::system_error that says which is not.
 ///
 /// The manager keeps the sockets open: who arrives while nobody serves waits for the next of us. So these are
 /// drained with DrainOptions::handed_over. The backlog, and what the accepted inherit, are the socket unit's
 /// (Backlog=, NoDelay=, KeepAlive=; systemd.socket(5)).
-std::vector<NamedListener> activated_listeners(const ActivationOptions& options = {});
+ANTEROOM_EXPORT std::vector<NamedListener> activated_listeners(const ActivationOptions& options = {});
 
 /// Whether there is somebody to notify: NOTIFY_SOCKET is set.
-bool has_service_manager() noexcept;
+ANTEROOM_EXPORT bool has_service_manager() noexcept;
 
 /// Tells the service manager, "NAME=value", one a line: see sd_notify(3). No error if it was told, or if
 /// there is none. Waits while its queue is full, for five seconds at most: then timed_out.
-std::error_code notify_service_manager(std::string_view state) noexcept;
+ANTEROOM_EXPORT std::error_code notify_service_manager(std::string_view state) noexcept;
 
-std::error_code notify_ready() noexcept;     ///< READY=1: we serve; also at the end of reloading
-std::error_code notify_stopping() noexcept;  ///< STOPPING=1: we drain
+ANTEROOM_EXPORT std::error_code notify_ready() noexcept;  ///< READY=1: we serve; also at the end of reloading
+ANTEROOM_EXPORT std::error_code notify_stopping() noexcept;  ///< STOPPING=1: we drain
 /// RELOADING=1, with the time (MONOTONIC_USEC) that Type=notify-reload asks for.
-std::error_code notify_reloading() noexcept;
+ANTEROOM_EXPORT std::error_code notify_reloading() noexcept;
 /// MAINPID: this process is the service now, and not the one that the manager started. It listens to other
 /// processes than that if the unit has NotifyAccess=all.
-std::error_code notify_main_process(pid_t process) noexcept;
+ANTEROOM_EXPORT std::error_code notify_main_process(pid_t process) noexcept;
 
 }  // namespace anteroom

@@ -1,4 +1,5 @@
 #pragma once
+#include <anteroom/export.h>
 #include <sys/socket.h>
 
 #include <chrono>
@@ -7,7 +8,7 @@
 #include <memory>
 #include <string>
 
-namespace anteroom {
+namespace ANTEROOM_EXPORT anteroom {
 
 /// What becomes of a guest who is not admitted.
 enum class Refusal : std::uint8_t {

@@ -1,8 +1,10 @@
 #pragma once
+#include <anteroom/export.h>
+
 #include <cstdint>
 #include <optional>
 
-namespace anteroom {
+namespace ANTEROOM_EXPORT anteroom {
 
 /// How large the waiting room shall be: a number, what the system allows, or what the load turns out to need.
 class Backlog {

@@ -1,5 +1,6 @@
 #pragma once
 #include <anteroom/accept_stall.h>
+#include <anteroom/export.h>
 #include <anteroom/listener.h>
 
 #include <atomic>
@@ -9,7 +10,7 @@
 #include <mutex>
 #include <string>
 
-namespace anteroom {
+namespace ANTEROOM_EXPORT anteroom {
 
 /// The servers of the textbook, which the reactor is compared with: socket, bind, listen, accept, write,
 /// close.

@@ -1,6 +1,7 @@
 #pragma once
 #include <anteroom/activation.h>
 #include <anteroom/channel.h>
+#include <anteroom/export.h>
 #include <anteroom/fd.h>
 
 #include <chrono>
@@ -20,7 +21,7 @@
 ///   accepts
 ///             ── ready ──▶                        until here nothing has changed for the predecessor
 ///             ◀─ let go ──                        handed_over: it stops accepting, and drains
-namespace anteroom {
+namespace ANTEROOM_EXPORT anteroom {
 
 /// The successor's side, at start-up. Owns what it was given until it is moved out.
 class Handover {

@@ -1,8 +1,10 @@
 #pragma once
+#include <anteroom/export.h>
+
 #include <cstdint>
 #include <optional>
 
-namespace anteroom {
+namespace ANTEROOM_EXPORT anteroom {
 
 /// Who waits in the room of one listener right now, how many it holds, and how many were turned away.
 struct ListenQueue {
@@ -21,11 +23,11 @@ struct ListenQueue {
 
 /// Asks the kernel, 0.6 µs: TCP_INFO (tcpi_unacked, tcpi_sacked) and SO_MEMINFO. Nothing if `listener` is no
 /// TCP listener.
-std::optional<ListenQueue> listen_queue(int listener) noexcept;
+ANTEROOM_EXPORT std::optional<ListenQueue> listen_queue(int listener) noexcept;
 
 /// net.core.somaxconn of this network namespace, which silently clips every backlog; 4096 if it cannot be
 /// read.
-int system_backlog_max() noexcept;
+ANTEROOM_EXPORT int system_backlog_max() noexcept;
 
 /// What the network namespace of this thread has counted since it was made, all listeners together.
 struct ListenCounters {
@@ -34,6 +36,6 @@ struct ListenCounters {
 };
 
 /// Reads /proc/thread-self/net/netstat, about 40 µs. Nothing if it cannot be read.
-std::optional<ListenCounters> listen_counters() noexcept;
+ANTEROOM_EXPORT std::optional<ListenCounters> listen_counters() noexcept;
 
 }  // namespace anteroom

@@ -1,6 +1,7 @@
 #pragma once
 #include <anteroom/backlog.h>
 #include <anteroom/endpoint.h>
+#include <anteroom/export.h>
 #include <anteroom/fd.h>
 #include <anteroom/listen_queue.h>
 #include <sys/types.h>
@@ -9,7 +10,7 @@
 #include <chrono>
 #include <optional>
 
-namespace anteroom {
+namespace ANTEROOM_EXPORT anteroom {
 
 struct ListenerOptions {
   /// How many may wait to be accepted; the kernel clips it to net.core.somaxconn, and takes a negative number
@@ -36,7 +37,7 @@ struct ListenerOptions {
 };
 
 /// listen(2) again on a socket that listens already; its queue stays. Throws std::system_error.
-void change_backlog(int listener, int backlog);
+ANTEROOM_EXPORT void change_backlog(int listener, int backlog);
 
 /// A listening socket. Closing it resets the guests who still wait in its queue.
 class Listener {

@@ -1,5 +1,6 @@
 #pragma once
 #include <anteroom/acceptor.h>
+#include <anteroom/export.h>
 #include <anteroom/reactor.h>
 #include <anteroom/reactor_pool.h>
 
@@ -8,7 +9,7 @@
 #include <string_view>
 #include <vector>
 
-namespace anteroom {
+namespace ANTEROOM_EXPORT anteroom {
 
 /// What a scrape is to be answered with, as its Content-Type.
 inline constexpr std::string_view kPrometheusContentType = "text/plain; version=0.0.4; charset=utf-8";
@@ -26,11 +27,11 @@ struct MetricLabel {
 ///
 /// The namespace's ListenOverflows and ListenDrops come last, once and without a thread, if they can be read
 /// (40 µs).
-std::string prometheus_text(std::span<const ReactorPool::ThreadState> threads,
-                            const std::vector<MetricLabel>& labels = {});
+ANTEROOM_EXPORT std::string prometheus_text(std::span<const ReactorPool::ThreadState> threads,
+                                            const std::vector<MetricLabel>& labels = {});
 
 /// Of one reactor with one door, from its own thread.
-std::string prometheus_text(const Reactor& reactor, const Acceptor& acceptor,
-                            const std::vector<MetricLabel>& labels = {});
+ANTEROOM_EXPORT std::string prometheus_text(const Reactor& reactor, const Acceptor& acceptor,
+                                            const std::vector<MetricLabel>& labels = {});
 
 }  // namespace anteroom

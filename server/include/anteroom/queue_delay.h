@@ -1,7 +1,9 @@
 #pragma once
+#include <anteroom/export.h>
+
 #include <chrono>
 
-namespace anteroom {
+namespace ANTEROOM_EXPORT anteroom {
 
 struct QueueDelayOptions {
   /// A guest should not have waited longer than this in the listen queue before it is accepted. 0: never

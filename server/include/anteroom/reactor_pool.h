@@ -1,5 +1,6 @@
 #pragma once
 #include <anteroom/acceptor.h>
+#include <anteroom/export.h>
 #include <anteroom/listener.h>
 #include <anteroom/loop_metrics.h>
 #include <anteroom/reactor.h>
@@ -11,7 +12,7 @@
 #include <optional>
 #include <vector>
 
-namespace anteroom {
+namespace ANTEROOM_EXPORT anteroom {
 
 /// How the threads of a pool share the arrivals.
 enum class Sharing : std::uint8_t {
