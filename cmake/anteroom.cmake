@@ -67,7 +67,8 @@ function(anteroom_umbrella)
   set_target_properties(anteroom_all PROPERTIES EXPORT_NAME anteroom)
 endfunction()
 
-# The library's targets, and find_package(anteroom CONFIG) for those who link it.
+# The library's targets, find_package(anteroom CONFIG) for those who link it, and what they read, in folders as here, so that
+# links from one to another lead there.
 function(anteroom_install)
   include(CMakePackageConfigHelpers)
   set(destination ${CMAKE_INSTALL_LIBDIR}/cmake/anteroom)
@@ -78,4 +79,9 @@ function(anteroom_install)
   write_basic_package_version_file(${PROJECT_BINARY_DIR}/anteroom-config-version.cmake COMPATIBILITY SameMinorVersion)
   install(FILES ${PROJECT_BINARY_DIR}/anteroom-config.cmake ${PROJECT_BINARY_DIR}/anteroom-config-version.cmake
     DESTINATION ${destination})
+  foreach(guide LICENSE README.md ARCHITECTURE.md CHANGELOG.md CONTRIBUTING.md server/SERVICES.md tools/JSON.md
+      tools/RUNNING-SERVERS.md tools/report/README.md tools/report/third_party/uPlot/LICENSE)
+    get_filename_component(folder ${guide} DIRECTORY)
+    install(FILES ${PROJECT_SOURCE_DIR}/${guide} DESTINATION ${CMAKE_INSTALL_DOCDIR}/${folder})
+  endforeach()
 endfunction()

@@ -341,7 +341,7 @@ void Connection::end_all(Reactor& reactor, Kind& kind) noexcept {
 
 void Connection::close_all(Reactor& reactor, const Kind& kind) noexcept {
   reactor.for_each_channel([&kind](Channel& channel) {
-    auto* const connection = dynamic_cast<Connection*>(&channel);
+    auto* const connection = channel.as_connection();
     if (connection != nullptr && connection->kind_ == &kind) connection->close();
   });
 }
@@ -350,7 +350,7 @@ void Connection::tell_draining(Reactor& reactor, Kind& kind) noexcept {
   kind.draining_ = true;
   if (!kind.handlers.draining) return;
   reactor.for_each_channel([&kind](Channel& channel) {
-    auto* const connection = dynamic_cast<Connection*>(&channel);
+    auto* const connection = channel.as_connection();
     if (connection != nullptr && connection->kind_ == &kind && connection->is_open() && !kind.ended_)
       kind.handlers.draining(*connection);
   });

@@ -48,6 +48,9 @@ set_tests_properties(Style.FindsEachOffence PROPERTIES
 add_test(NAME Style.PassesWhatIsRight COMMAND ${CMAKE_CURRENT_LIST_DIR}/style ${offences})
 set_tests_properties(Style.PassesWhatIsRight PROPERTIES FAIL_REGULAR_EXPRESSION "right.md" PASS_REGULAR_EXPRESSION "left to do")
 
+add_test(NAME PublicHeaders.SayThatTheyNeedCxx20 COMMAND ${CMAKE_COMMAND} -DCOMPILER=${CMAKE_CXX_COMPILER} -DSOURCE=${PROJECT_SOURCE_DIR}
+  -P ${CMAKE_CURRENT_LIST_DIR}/old_standard.cmake)
+
 # Built by users, nothing is sanitized: what follows would only be said again, or not link.
 if(ANTEROOM_SANITIZE)
   return()
@@ -79,5 +82,10 @@ if(ANTEROOM_INSTALL)
   set_tests_properties(Consumer.LinksWhatIsInstalled Consumer.LinksWhatWasMovedSince PROPERTIES FIXTURES_REQUIRED installed)
 endif()
 anteroom_consumer_test(HasItAsAPartOfItself -DANTEROOM_SOURCE=${PROJECT_SOURCE_DIR})
-anteroom_consumer_test(LinksSharedLibrariesWithHiddenSymbols -DANTEROOM_SOURCE=${PROJECT_SOURCE_DIR} -DBUILD_SHARED_LIBS=ON
-  -DCMAKE_CXX_VISIBILITY_PRESET=hidden -DCMAKE_VISIBILITY_INLINES_HIDDEN=ON)
+set(hidden -DCMAKE_CXX_VISIBILITY_PRESET=hidden -DCMAKE_VISIBILITY_INLINES_HIDDEN=ON)
+anteroom_consumer_test(LinksSharedLibrariesWithHiddenSymbols -DANTEROOM_SOURCE=${PROJECT_SOURCE_DIR} -DBUILD_SHARED_LIBS=ON ${hidden}
+  -DANTEROOM_INSTALL=ON)
+anteroom_consumer_test(LinksWhatAnotherProjectInstalled ${hidden} -DOWN=ON
+  -DCMAKE_PREFIX_PATH=${CMAKE_CURRENT_BINARY_DIR}/consumer/LinksSharedLibrariesWithHiddenSymbols/installed)
+set_tests_properties(Consumer.LinksSharedLibrariesWithHiddenSymbols PROPERTIES FIXTURES_SETUP installed_by_another)
+set_tests_properties(Consumer.LinksWhatAnotherProjectInstalled PROPERTIES FIXTURES_REQUIRED installed_by_another)

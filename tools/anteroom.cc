@@ -1,5 +1,6 @@
 // The command line: which command is meant, and what is wrong with it if none is.
 #include <anteroom/bench/running_server.h>
+#include <anteroom/version.h>
 #include <fmt/format.h>
 #include <signal.h>
 
@@ -136,7 +137,7 @@ void listen_to_signals() {
 
 int run(int argc, char** argv) {
   CLI::App app("anteroom finds the listen() backlog that a server needs, by experiment.", "anteroom");
-  app.set_version_flag("-V,--version", ANTEROOM_VERSION);
+  app.set_version_flag("-V,--version", ANTEROOM_VERSION_STRING);
   app.require_subcommand(1);
   const std::vector<Verb> verbs{add_tune(app),  add_compare(app), add_watch(app), add_retune(app),
                                 add_swarm(app), add_report(app),  add_diff(app)};

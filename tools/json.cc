@@ -2,6 +2,7 @@
 
 #include <anteroom/bench/summary.h>
 #include <anteroom/listen_queue.h>
+#include <anteroom/version.h>
 #include <fmt/chrono.h>
 #include <fmt/format.h>
 #include <sys/resource.h>
@@ -288,7 +289,7 @@ Json run_json(const char* schema, const Run& run, const std::vector<Summary>& ro
   const ExperimentCommand& command = run.command;
   const std::time_t started = std::chrono::system_clock::to_time_t(run.started);
   Json json{{"schema", schema},
-            {"version", ANTEROOM_VERSION},
+            {"version", ANTEROOM_VERSION_STRING},
             {"started", fmt::format("{:%Y-%m-%dT%H:%M:%SZ}", fmt::gmtime(started))},
             {"took_s", seconds(run.took)},
             {"command", command.command_line},

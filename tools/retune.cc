@@ -1,6 +1,7 @@
 // anteroom retune: another backlog for a server that runs.
 #include <anteroom/bench/backlog_keeper.h>
 #include <anteroom/bench/running_server.h>
+#include <anteroom/version.h>
 #include <fmt/format.h>
 #include <poll.h>
 #include <signal.h>
@@ -61,7 +62,7 @@ std::vector<RoomNow> look(const RunningServer& server) {
 }
 
 Json document(const Retune& retune, const RunningServer& server, const std::vector<RoomNow>& rooms) {
-  Json json{{"schema", "anteroom.retune/1"}, {"version", ANTEROOM_VERSION},
+  Json json{{"schema", "anteroom.retune/1"}, {"version", ANTEROOM_VERSION_STRING},
             {"pid", server.pid()},           {"name", server.name()},
             {"port", server.port()},         {"backlog", retune.wanted},
             {"dry_run", retune.dry_run},     {"somaxconn", server.backlog_max()},

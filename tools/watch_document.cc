@@ -1,5 +1,6 @@
 #include "watch_document.h"
 
+#include <anteroom/version.h>
 #include <fmt/chrono.h>
 #include <fmt/format.h>
 #include <sys/utsname.h>
@@ -121,7 +122,7 @@ Json watch_document(const WatchState& state) {
   Json broken = state.broken_rules;
   return {
       {"schema", "anteroom.watch/1"},
-      {"version", ANTEROOM_VERSION},
+      {"version", ANTEROOM_VERSION_STRING},
       {"started", fmt::format("{:%FT%TZ}", fmt::gmtime(std::chrono::system_clock::to_time_t(state.started)))},
       {"took_s", as_seconds(state.took)},
       {"command", printable(state.command.command_line, 4096)},

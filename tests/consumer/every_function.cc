@@ -13,6 +13,7 @@
 #include <anteroom/signals.h>
 #include <anteroom/socket.h>
 #include <anteroom/timer.h>
+#include <anteroom/version.h>
 #include <signal.h>
 #include <sys/eventfd.h>
 
@@ -26,6 +27,12 @@
 #include <vector>
 
 using namespace anteroom;
+
+static_assert(std::string_view(ANTEROOM_VERSION_STRING) == EXPECTED_VERSION,
+              "the headers are not those of the package");
+static_assert(ANTEROOM_VERSION / 10000 == ANTEROOM_VERSION_MAJOR &&
+              ANTEROOM_VERSION % 100 == ANTEROOM_VERSION_PATCH &&
+              ANTEROOM_VERSION / 100 % 100 == ANTEROOM_VERSION_MINOR);
 
 // Not called: it is enough that it links. Not static, so that it is compiled.
 void use_reactor(Reactor& reactor, Connection& connection, Channel& channel, Connection::Kind& kind) {

@@ -6,6 +6,7 @@
 
 namespace ANTEROOM_EXPORT anteroom {
 
+class Connection;
 class Reactor;
 
 /// Names one channel for ever: `generation << 32 | fd`. The descriptor comes back, the generation does not,
@@ -39,6 +40,9 @@ class Channel : public Reapable {
   ChannelId id() const noexcept { return id_; }
   int fd() const noexcept { return fd_.get(); }
   Reactor& reactor() const noexcept { return reactor_; }
+
+  /// This, if it is a Connection; else null. What dynamic_cast would say, without RTTI.
+  virtual Connection* as_connection() noexcept { return nullptr; }
 
  protected:
   Channel(Reactor& reactor, Fd&& fd) noexcept : reactor_(reactor), fd_(static_cast<Fd&&>(fd)) {}

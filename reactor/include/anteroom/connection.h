@@ -140,6 +140,8 @@ class Connection final : public Channel {
   Endpoint local() const noexcept;  ///< ours
   std::optional<TcpInfo> tcp_info() const noexcept;
 
+  Connection* as_connection() noexcept override { return this; }
+
   /// For the user; the library never looks at it.
   void* context() const noexcept { return context_; }
   void set_context(void* context) noexcept { context_ = context; }

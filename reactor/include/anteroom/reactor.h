@@ -87,13 +87,22 @@ class Reactor {
   void set_buffered_bytes_max(std::size_t bytes) noexcept { buffered_bytes_max_ = bytes; }
 
   /// The channel of that name, if it still lives and is a T. The pointer is good until the end of the turn.
+  /// With -fno-rtti, T is Channel or Connection.
   template <class T = Channel>
   T* find(ChannelId id) const noexcept {
     Channel* const channel = find_channel(id);
     if constexpr (std::is_same_v<T, Channel>) {
       return channel;
+    } else if constexpr (std::is_same_v<std::remove_const_t<T>, Connection>) {
+      return channel != nullptr ? channel->as_connection() : nullptr;
     } else {
+#ifdef __cpp_rtti
       return dynamic_cast<T*>(channel);
+#else
+      static_assert(std::is_void_v<T>,
+                    "with -fno-rtti, find() knows Channel and Connection: use static_cast<T*>(find(id))");
+      return nullptr;
+#endif
     }
   }
 
