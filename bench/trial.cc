@@ -389,9 +389,10 @@ TrialResult run_trial(const Scenario& scenario, const std::atomic<bool>& interru
   }
   const bool was_stopped = board.stop.load();
   if (scenario.loop == Loop::kClosed || was_stopped) {
-    const auto unplayed =
-        std::ranges::remove_if(records, [](const ClientRecord& r) { return r.called_ns < 0; });
-    records = records.first(records.size() - unplayed.size());
+    // Not std::ranges::remove_if: clang before 16 compiles no subrange of libstdc++ 12.
+    const auto played_end =
+        std::remove_if(records.begin(), records.end(), [](const ClientRecord& r) { return r.called_ns < 0; });
+    records = records.first(static_cast<std::size_t>(played_end - records.begin()));
     if (records.empty()) {
       result.complete = false;
       result.problems.emplace_back(was_stopped ? "interrupted" : "it could not be run: no flow got to call");

@@ -10,9 +10,10 @@ function(anteroom_compile_as_test target)
   endif()
 endfunction()
 
-# With a sanitizer, what they all include is compiled once, for a quarter of the rest of that time. Not in dev, which shows
-# that each of them includes what it needs, and from whose commands clang's tools read: they do not know GCC's headers.
-if(ANTEROOM_SANITIZE)
+# Where unity builds are on (sanitizers, clang), what they all include is compiled once, for a quarter of the rest of that time.
+# Not in dev, which shows that each of them includes what it needs, and from whose commands clang's tools read: they do not know
+# GCC's headers.
+if(CMAKE_UNITY_BUILD)
   file(CONFIGURE OUTPUT ${CMAKE_CURRENT_BINARY_DIR}/alike.cc CONTENT "")
   add_library(anteroom_tests_alike OBJECT ${CMAKE_CURRENT_BINARY_DIR}/alike.cc)
   anteroom_compile_as_test(anteroom_tests_alike)
@@ -25,7 +26,7 @@ function(anteroom_test name)
   cmake_parse_arguments(arg "ALONE" "BUT_FOR" "" ${ARGN})
   add_executable(${name} ${arg_UNPARSED_ARGUMENTS})
   anteroom_compile_as_test(${name})
-  if(ANTEROOM_SANITIZE)
+  if(CMAKE_UNITY_BUILD)
     target_precompile_headers(${name} REUSE_FROM anteroom_tests_alike)
   endif()
   if(NOT arg_ALONE OR arg_BUT_FOR)
@@ -33,6 +34,6 @@ function(anteroom_test name)
   endif()
   if(arg_ALONE)
     gtest_discover_tests(${name} TEST_FILTER "-${arg_BUT_FOR}" TEST_LIST ${name}_alone
-      DISCOVERY_TIMEOUT 60 PROPERTIES TIMEOUT 120 RUN_SERIAL ON)
+      DISCOVERY_TIMEOUT 60 PROPERTIES TIMEOUT 120 RUN_SERIAL ON LABELS measures)
   endif()
 endfunction()

@@ -9,6 +9,7 @@
 #include <atomic>
 #include <cstdio>
 #include <exception>
+#include <memory>
 #include <set>
 #include <string>
 #include <string_view>
@@ -128,6 +129,19 @@ void refuse_odd_words(int argc, char** argv) {
   }
 }
 
+std::string with_colon(std::string text) {
+  for (std::size_t at = 0; (at = text.find(kHostAndPort, at)) != std::string::npos;)
+    text.replace(at, std::string_view(kHostAndPort).size(), "HOST:PORT");
+  return text;
+}
+
+class HelpText final : public CLI::Formatter {
+ public:
+  std::string make_help(const CLI::App* app, std::string name, CLI::AppFormatMode mode) const override {
+    return with_colon(CLI::Formatter::make_help(app, std::move(name), mode));
+  }
+};
+
 void listen_to_signals() {
   struct sigaction action {};
   action.sa_handler = on_interrupt;
@@ -139,8 +153,8 @@ int run(int argc, char** argv) {
   CLI::App app("anteroom finds the listen() backlog that a server needs, by experiment.", "anteroom");
   app.set_version_flag("-V,--version", ANTEROOM_VERSION_STRING);
   app.require_subcommand(1);
-  const std::vector<Verb> verbs{add_tune(app),  add_compare(app), add_watch(app), add_retune(app),
-                                add_swarm(app), add_report(app),  add_diff(app)};
+  app.formatter(std::make_shared<HelpText>());  // before the commands, which take it over
+  const std::vector<Verb> verbs = add_commands(app);
   for (const Verb& verb : verbs) refuse_words_that_are_none(*verb.app);
   app.footer(
       "Exit status: 0 done, 1 could not run, 2 usage, 3 ran but the answer is not to be trusted, 4 a "
@@ -163,7 +177,8 @@ int run(int argc, char** argv) {
     // An option that has no value leaves words behind that are not what is wrong.
     const bool is_about_a_value = dynamic_cast<const CLI::ArgumentMismatch*>(&error) != nullptr;
     const std::string unknown = is_about_a_value ? std::string() : unknown_word(app);
-    fmt::print(stderr, "anteroom: {} (--help tells more)\n", unknown.empty() ? error.what() : unknown);
+    fmt::print(stderr, "anteroom: {} (--help tells more)\n",
+               with_colon(unknown.empty() ? error.what() : unknown));
     return kUsage;
   }
   ::signal(SIGPIPE, SIG_IGN);

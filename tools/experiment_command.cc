@@ -38,7 +38,7 @@ struct Typed {
   std::string flows;
   std::string target_loss = "0.1%";
   std::string until;
-  int repeat = 3;
+  std::string repeat = "3";
   std::string seed;
 
   ExperimentCommand command;
@@ -57,7 +57,7 @@ void add_experiment_options(CLI::App& app, Typed& typed, bool is_tune) {
       ->default_str(is_tune ? kTuneBacklogs : kCompareBacklogs)
       ->group(experiment);
   app.add_option("--repeat", typed.repeat, "Runs of each")
-      ->check(CLI::Range(1, 1000))
+      ->type_name("INT:INT in [1 - 1000]")
       ->capture_default_str()
       ->group(experiment);
   app.add_option("--until", typed.until,
@@ -177,7 +177,7 @@ void understand(Typed& typed, bool is_tune) {
         "--pid or --port says to which");
   }
   command.target_loss = parse_share("--target-loss", typed.target_loss, 0.5);
-  command.repeat = typed.repeat;
+  command.repeat = parse_whole("--repeat", typed.repeat, 1, 1000);
   if (!typed.until.empty()) {
     command.until = parse_share("--until", typed.until, 1);
     if (*command.until == 0) refuse("--until", typed.until, "more than nothing");

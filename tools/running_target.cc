@@ -108,8 +108,8 @@ RunningTarget::RunningTarget(ExperimentCommand& command, const std::atomic<bool>
   command.backlogs.push_back(server_.backlog());
   std::erase_if(command.backlogs, [&](int backlog) { return backlog > server_.backlog_max(); });
   std::ranges::sort(command.backlogs);
-  const auto twice = std::ranges::unique(command.backlogs);
-  command.backlogs.erase(twice.begin(), twice.end());
+  // Not std::ranges::unique: clang before 16 compiles no subrange of libstdc++ 12.
+  command.backlogs.erase(std::unique(command.backlogs.begin(), command.backlogs.end()), command.backlogs.end());
 }
 
 void RunningTarget::attach(bench::ExperimentOptions& options) {

@@ -222,7 +222,7 @@ void understand(TypedSwarm& typed) {
 }
 
 void add_words(CLI::App& app, TypedSwarm& typed) {
-  app.add_option("HOST:PORT", typed.server, "Whom to call: 127.0.0.1:8080, [::1]:8080, localhost:8080")
+  app.add_option(kHostAndPort, typed.server, "Whom to call: 127.0.0.1:8080, [::1]:8080, localhost:8080")
       ->required();
   app.add_option("--i-own-this-server", typed.owned,
                  "Beyond this machine's loopback: the same host once more, as a promise")

@@ -4,6 +4,7 @@
 #include <functional>
 #include <stdexcept>
 #include <string>
+#include <vector>
 
 namespace CLI {
 class App;
@@ -46,5 +47,11 @@ Verb add_diff(CLI::App& tool);
 Verb add_watch(CLI::App& tool);
 Verb add_retune(CLI::App& tool);
 Verb add_swarm(CLI::App& tool);
+
+/// All of them, in the order of the help.
+std::vector<Verb> add_commands(CLI::App& tool);
+
+/// How the parser names what `anteroom swarm` calls: CLI11 2.4 takes no colon in a name. Users are shown HOST:PORT.
+inline constexpr const char* kHostAndPort = "HOST_PORT";
 
 }  // namespace anteroom::tool
