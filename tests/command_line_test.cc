@@ -88,7 +88,9 @@ TEST(CommandLine, ParsesEveryNameOfEveryOption) {
       EXPECT_THAT(parse(line, command, option, spelled), ElementsAre(is_flag ? "true" : "1")) << name;
       ++tried;
     }
-    if (option.get_positional()) EXPECT_THAT(parse(line, command, option, {"1"}), ElementsAre("1"));
+    if (option.get_positional()) {
+      EXPECT_THAT(parse(line, command, option, {"1"}), ElementsAre("1"));
+    }
   });
   EXPECT_GT(tried, 80U);
 }
@@ -104,14 +106,16 @@ TEST(CommandLine, PassesEveryTextOnAsItWasTyped) {
     for (const std::string& text : texts) {
       const bool looks_like_an_option = text.starts_with('-');
       if (option.get_positional()) {
-        if (!looks_like_an_option)
+        if (!looks_like_an_option) {
           EXPECT_THAT(parse(line, command, option, {text}), ElementsAre(text)) << command.get_name();
+        }
         continue;
       }
       const std::string name = names_of(option).front();
       EXPECT_THAT(parse(line, command, option, {name + '=' + text}), ElementsAre(text)) << name;
-      if (!looks_like_an_option || option.get_items_expected_min() > 0)
+      if (!looks_like_an_option || option.get_items_expected_min() > 0) {
         EXPECT_THAT(parse(line, command, option, {name, text}), ElementsAre(text)) << name;
+      }
     }
   });
 }
