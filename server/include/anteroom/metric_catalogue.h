@@ -1,10 +1,11 @@
 #pragma once
+#include <anteroom/export.h>
+
 #include <cstdint>
-#include <stdexcept>
 #include <string>
 #include <string_view>
 
-namespace anteroom {
+namespace ANTEROOM_EXPORT anteroom {
 
 enum class MetricType : std::uint8_t { kCounter, kGauge, kHistogram };
 
@@ -118,22 +119,26 @@ inline constexpr MetricFamily kMetricCatalogue[] = {
      "CPU time that the watch takes, as a share of one processor, since it began."},
 };
 
+/// Has no definition: a constant expression that comes to it does not compile.
+ANTEROOM_EXPORT void metric_is_not_in_the_catalogue();
+
 /// The family of that name. A name that the catalogue does not have does not compile.
 consteval const MetricFamily& metric_family(std::string_view name) {
   for (const MetricFamily& family : kMetricCatalogue) {
     if (family.name == name) return family;
   }
-  throw std::invalid_argument("no such family in kMetricCatalogue");
+  metric_is_not_in_the_catalogue();
+  return kMetricCatalogue[0];
 }
 
 /// counter, gauge or histogram.
-std::string_view metric_type_name(MetricType type) noexcept;
+ANTEROOM_EXPORT std::string_view metric_type_name(MetricType type) noexcept;
 
 /// The two lines before the samples of a family: # HELP and # TYPE.
-std::string metric_header(const MetricFamily& family);
+ANTEROOM_EXPORT std::string metric_header(const MetricFamily& family);
 
 /// A label's value as the text format has it: a backslash, a quote and a line break are escaped, and what is
 /// no UTF-8, for which Prometheus refuses the whole scrape, becomes U+FFFD.
-std::string escaped_label_value(std::string_view value);
+ANTEROOM_EXPORT std::string escaped_label_value(std::string_view value);
 
 }  // namespace anteroom
