@@ -14,14 +14,45 @@ constexpr std::size_t kStatusAt = 9;
 
 bool is_digit(char c) noexcept { return c >= '0' && c <= '9'; }
 
-Dialogue::Verdict judge_status(std::string_view heard) noexcept {
+/// Whether this may become a status line, or is one.
+bool begins_status_line(std::string_view heard) noexcept {
   const std::string_view start = heard.substr(0, kStatusLine.size());
   const auto fits = [](char c, char wanted) { return wanted == '#' ? is_digit(c) : c == wanted; };
-  if (!std::equal(start.begin(), start.end(), kStatusLine.begin(), fits))
-    return Dialogue::Verdict::kAnsweredOtherwise;
+  return std::equal(start.begin(), start.end(), kStatusLine.begin(), fits);
+}
+
+/// 100 Continue, 103 Early Hints and the like: the answer follows (RFC 9110, 15.2). 101 is final for us, as
+/// what follows it is another protocol.
+bool is_interim(std::string_view heard) noexcept {
+  if (heard.size() < kStatusLine.size() || !begins_status_line(heard)) return false;
+  const std::string_view status = heard.substr(kStatusAt, 3);
+  return status.front() == '1' && status != "101";
+}
+
+/// Where a message's head ends: behind its first empty line. A line may end with a bare LF (RFC 9112, 2.2).
+std::size_t end_of_head(std::string_view heard) noexcept {
+  for (std::size_t at = heard.find('\n'); at != heard.npos; at = heard.find('\n', at + 1)) {
+    const std::string_view rest = heard.substr(at + 1);
+    if (rest.starts_with('\n')) return at + 2;
+    if (rest.starts_with("\r\n")) return at + 3;
+  }
+  return heard.npos;
+}
+
+Dialogue::Verdict judge_status(std::string_view heard) noexcept {
+  const std::string_view start = heard.substr(0, kStatusLine.size());
+  if (!begins_status_line(start)) return Dialogue::Verdict::kAnsweredOtherwise;
   if (start.size() < kStatusLine.size()) return Dialogue::Verdict::kGoOn;
   const bool is_good = start[kStatusAt] == '2' || start[kStatusAt] == '3';
   return is_good ? Dialogue::Verdict::kServed : Dialogue::Verdict::kAnsweredOtherwise;
+}
+
+/// "[fe80::1%lo]:8080" is "[fe80::1]:8080" to the server: the zone is of this machine alone (RFC 6874, 4).
+std::string without_zone(std::string_view host) {
+  const std::size_t end = host.find(']');
+  const std::size_t zone = host.find('%');
+  if (!host.starts_with('[') || end == host.npos || zone > end) return std::string(host);
+  return std::string(host.substr(0, zone)) + std::string(host.substr(end));
 }
 
 /// What stands behind a backslash, each with what it means.
@@ -37,7 +68,13 @@ std::optional<char> parse_hex(std::string_view two) {
 
 }  // namespace
 
+std::string_view final_response(std::string_view heard) noexcept {
+  while (is_interim(heard)) heard.remove_prefix(std::min(end_of_head(heard), heard.size()));
+  return heard;
+}
+
 Dialogue::Verdict Dialogue::judge(std::string_view heard) const noexcept {
+  if (is_http) heard = final_response(heard);
   if (heard.empty()) return Verdict::kGoOn;
   const Verdict status = is_http ? judge_status(heard) : Verdict::kServed;
   if (status != Verdict::kServed || heard.find(expect) != heard.npos) return status;
@@ -47,7 +84,7 @@ Dialogue::Verdict Dialogue::judge(std::string_view heard) const noexcept {
 Dialogue http_dialogue(std::string_view path, std::string_view host) {
   return {.request = fmt::format("GET {} HTTP/1.1\r\nHost: {}\r\nUser-Agent: anteroom\r\nAccept: */*\r\n"
                                  "Connection: close\r\n\r\n",
-                                 path, host),
+                                 path, without_zone(host)),
           .is_http = true};
 }
 

@@ -280,7 +280,8 @@ class Swarm {
       const bool was_closed = info && !info->established;
       Fate fate = Fate::kDeadline;
       if (answers_.forget(record)) {
-        fate = Fate::kAnsweredOtherwise;
+        // Cut short by the end of a closed loop, or by the user, it may yet have become an answer.
+        if (!is_cut_short()) fate = Fate::kAnsweredOtherwise;
       } else if (server && !was_closed) {
         fate = server->fate_of(peer_key(connection->local()));
       }
@@ -294,6 +295,9 @@ class Swarm {
     stop_timer_.cancel();
     give_up();
   }
+
+  /// The end came before the last client's timeout.
+  bool is_cut_short() const { return is_closed_loop() || now_ns() < plan_.end.count(); }
 
   /// The end, or now, if that is earlier.
   std::int64_t end_ns() const { return std::min(plan_.end.count(), now_ns()); }

@@ -13,7 +13,7 @@ using namespace std::string_literals;
 using Verdict = Dialogue::Verdict;
 
 struct Case {
-  std::string_view heard;
+  std::string heard;
   Verdict verdict;
 };
 
@@ -23,7 +23,7 @@ void expect_verdicts(const Dialogue& dialogue, const std::vector<Case>& cases) {
 
 TEST(Dialogue, IsSatisfiedWithAnyByteIfNothingIsExpected) {
   EXPECT_TRUE(Dialogue().takes_any_answer());
-  expect_verdicts({}, {{"", Verdict::kGoOn}, {"H", Verdict::kServed}, {{"\0", 1}, Verdict::kServed}});
+  expect_verdicts({}, {{"", Verdict::kGoOn}, {"H", Verdict::kServed}, {"\0"s, Verdict::kServed}});
 }
 
 TEST(Dialogue, WaitsForWhatIsExpectedWhereverItComes) {
@@ -46,13 +46,58 @@ TEST(Dialogue, TakesAnHttpStatusFrom200To399) {
                              {"HTTP/1.1 200", Verdict::kServed},
                              {"HTTP/1.0 204 No Content\r\n", Verdict::kServed},
                              {"HTTP/1.1 399 ", Verdict::kServed},
-                             {"HTTP/1.1 199 ", Verdict::kAnsweredOtherwise},
                              {"HTTP/1.1 400 Bad Request\r\n", Verdict::kAnsweredOtherwise},
                              {"HTTP/1.1 404 Not Found\r\n", Verdict::kAnsweredOtherwise},
                              {"HTTP/2.0 200", Verdict::kAnsweredOtherwise},
                              {"HTTP/1.1 2x0", Verdict::kAnsweredOtherwise},
                              {"220 mail.example ESMTP\r\n", Verdict::kAnsweredOtherwise},
                              {"X", Verdict::kAnsweredOtherwise}});
+}
+
+// 103 Early Hints came for an answer, and 1,000 clients of a server in good health were refused it.
+TEST(Dialogue, ReadsPastInterimResponses) {
+  const Dialogue dialogue = http_dialogue("/", "localhost");
+  const std::string hints = "HTTP/1.1 103 Early Hints\r\nLink: </a.css>; rel=preload\r\n\r\n";
+  const std::string go_on = "HTTP/1.1 100 Continue\r\n\r\n";
+  for (const std::string& interim :
+       {hints, go_on, hints + hints, go_on + hints + go_on, "HTTP/1.0 100 Continue\n\n"s,
+        "HTTP/1.1 102 Processing\r\nA: b\r\n\n"s, "HTTP/1.1 199 \r\n\r\n"s}) {
+    const std::string served = interim + "HTTP/1.1 200 OK\r\n\r\n";
+    const std::string failed = interim + "HTTP/1.1 503 Service Unavailable\r\n\r\n";
+    for (std::size_t heard = 0; heard < interim.size() + 12; ++heard) {
+      EXPECT_EQ(dialogue.judge(std::string_view(served).substr(0, heard)), Verdict::kGoOn)
+          << escape(served.substr(0, heard));
+    }
+    EXPECT_EQ(dialogue.judge(served), Verdict::kServed) << escape(served);
+    EXPECT_EQ(dialogue.judge(failed), Verdict::kAnsweredOtherwise) << escape(failed);
+    EXPECT_EQ(dialogue.judge(interim + "220 mail"), Verdict::kAnsweredOtherwise) << escape(interim);
+    EXPECT_EQ(final_response(served), "HTTP/1.1 200 OK\r\n\r\n");
+  }
+  EXPECT_EQ(final_response("HTTP/1.1 200 OK\r\n"), "HTTP/1.1 200 OK\r\n");
+  EXPECT_EQ(final_response(hints.substr(0, 40)), "");
+}
+
+TEST(Dialogue, TakesSwitchingProtocolsForAnAnswer) {
+  expect_verdicts(http_dialogue("/", "localhost"),
+                  {{"HTTP/1.1 101 Switching Protocols\r\n\r\n", Verdict::kAnsweredOtherwise},
+                   {"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 101 S", Verdict::kAnsweredOtherwise}});
+}
+
+TEST(Dialogue, LooksForTextInTheFinalResponseOnly) {
+  Dialogue dialogue = http_dialogue("/", "localhost");
+  dialogue.expect = "preload";
+  const std::string hints = "HTTP/1.1 103 Early Hints\r\nLink: </a.css>; rel=preload\r\n\r\n";
+  expect_verdicts(dialogue, {{hints + "HTTP/1.1 200 OK\r\n\r\n", Verdict::kGoOn},
+                             {hints + "HTTP/1.1 200 OK\r\n\r\npreload", Verdict::kServed}});
+}
+
+TEST(Dialogue, TakesHttpAsDifferentServersWriteIt) {
+  expect_verdicts(http_dialogue("/", "localhost"), {{"HTTP/1.0 200 OK\r\n\r\nhello", Verdict::kServed},
+                                                    {"HTTP/1.1 200 ok\r\n\r\n", Verdict::kServed},
+                                                    {"HTTP/1.1 200\r\n\r\n", Verdict::kServed},
+                                                    {"HTTP/1.1 304 Not Modified\n\n", Verdict::kServed},
+                                                    {"\0\0\x12\x04\0\0\0\0\0"s, Verdict::kAnsweredOtherwise},
+                                                    {"\x15\x03\x01\0\x02\x02\x46"s, Verdict::kAnsweredOtherwise}});
 }
 
 TEST(Dialogue, MayWantTextInAnHttpAnswer) {
@@ -70,6 +115,21 @@ TEST(Dialogue, AsksAnHttpServerToClose) {
   EXPECT_NE(dialogue.request.find("\r\nConnection: close\r\n"), std::string::npos);
   EXPECT_TRUE(dialogue.request.ends_with("\r\n\r\n"));
   EXPECT_TRUE(dialogue.server_closes);
+}
+
+// A server saw "Host: [fe80::1%lo]:18082".
+TEST(Dialogue, SendsNoZoneInHost) {
+  const auto host_line = [](std::string_view host) {
+    const std::string request = http_dialogue("/", host).request;
+    const std::size_t begin = request.find("Host: ");
+    return request.substr(begin, request.find('\r', begin) - begin);
+  };
+  EXPECT_EQ(host_line("[fe80::1%lo]:18082"), "Host: [fe80::1]:18082");
+  EXPECT_EQ(host_line("[fe80::1%25eth0.5]:80"), "Host: [fe80::1]:80");
+  EXPECT_EQ(host_line("[fe80::1%3]"), "Host: [fe80::1]");
+  EXPECT_EQ(host_line("[::1]:8080"), "Host: [::1]:8080");
+  EXPECT_EQ(host_line("localhost:8080"), "Host: localhost:8080");
+  EXPECT_EQ(host_line("a%20b.example"), "Host: a%20b.example");
 }
 
 TEST(Dialogue, ReadsWhatItWrites) {

@@ -24,12 +24,31 @@ bool is_path(std::string_view path) {
   return path.starts_with('/') && std::ranges::all_of(path, [](char c) { return c > ' ' && c <= '~'; });
 }
 
+/// "example.com:8080", "[::1]": what may stand in Host (RFC 9110, 7.2; the characters are those of RFC 3986,
+/// 3.2.2). A zone may not (RFC 6874, 4).
+bool is_host(std::string_view host) {
+  constexpr std::string_view kMarks = "-._~!$&'()*+,;=:%";
+  const auto is_letter = [](char c) {
+    return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z');
+  };
+  const bool has_address = host.starts_with('[');
+  const std::size_t end = has_address ? host.find(']') : 0;
+  if (host.empty() || end == host.npos) return false;
+  const std::string_view address = host.substr(has_address ? 1 : 0, has_address ? end - 1 : 0);
+  const std::string_view rest = host.substr(has_address ? end + 1 : 0);
+  if (has_address && (address.empty() || !(rest.empty() || rest.starts_with(':')))) return false;
+  return std::ranges::all_of(address, [&](char c) { return is_letter(c) || c == ':' || c == '.'; }) &&
+         std::ranges::all_of(rest, [&](char c) { return is_letter(c) || kMarks.find(c) != kMarks.npos; });
+}
+
 void refuse_contradictions(const TypedDialogue& typed) {
   if (typed.is_greeting && !typed.send.empty())
     throw CLI::ArgumentMismatch(
         "--greeting is for a server that speaks first, and --send for one that does not");
   if (!typed.http.empty() && (typed.is_greeting || !typed.send.empty()))
     throw CLI::ArgumentMismatch("--http says what is sent: it goes with neither --send nor --greeting");
+  if (typed.has_host && typed.http.empty())
+    throw CLI::ArgumentMismatch("--host is a field of an HTTP request: --http says which");
 }
 
 }  // namespace
@@ -44,6 +63,10 @@ void add_dialogue_options(CLI::App& app, TypedDialogue& typed) {
       ->group(group);
   app.add_option("--http", typed.http, "GET this path over HTTP/1.1; served by a status from 200 to 399")
       ->group(group);
+  app.add_option("--host", typed.host, "With --http: the name in Host (default: where it is called)")
+      ->type_name("NAME")
+      ->each([&typed](const std::string&) { typed.has_host = true; })
+      ->group(group);
 }
 
 Dialogue understand_dialogue(const TypedDialogue& typed, std::string_view host) {
@@ -56,7 +79,9 @@ Dialogue understand_dialogue(const TypedDialogue& typed, std::string_view host) 
   const std::string expect = read_text("--expect", typed.expect);
   if (!typed.http.empty()) {
     if (!is_path(typed.http)) refuse("--http", typed.http, "a path, such as / or /health");
-    Dialogue dialogue = bench::http_dialogue(typed.http, host);
+    if (typed.has_host && !is_host(typed.host))
+      refuse("--host", typed.host, "a host, and perhaps a port: example.com, example.com:8080, [::1]:8080");
+    Dialogue dialogue = bench::http_dialogue(typed.http, typed.has_host ? std::string_view(typed.host) : host);
     dialogue.expect = expect;
     return dialogue;
   }

@@ -10,6 +10,7 @@
 #include <optional>
 
 #include "profile.h"
+#include "run_document.h"
 
 namespace anteroom::tool {
 namespace {
@@ -192,7 +193,7 @@ int default_clients(const bench::Scenario& load) {
 }  // namespace
 
 void refuse(const std::string& option, const std::string& text, const std::string& wanted) {
-  throw CLI::ValidationError(option, fmt::format("\"{}\" is not {}", text, wanted));
+  throw CLI::ValidationError(option, fmt::format("\"{}\" is not {}", printable(text), wanted));
 }
 
 double parse_count(const std::string& option, const std::string& text, double least, double most) {

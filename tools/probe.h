@@ -16,12 +16,15 @@ struct Probe {
   bool is_served = false;        ///< the answer was what was expected
   bool has_ended = false;        ///< by the server, or it never began
   bool was_interrupted = false;  ///< by the user, before anything else was known
+  bool speaks_tls = false;       ///< it said nothing to an HTTP request, and answered a TLS handshake
   std::error_code error;         ///< with which it ended
   std::string heard;             ///< 64 KiB of it at most
 };
 
 /// Talks to the server once, before thousands do, for so long at most; from `source` if there is one, and
-/// until `interrupted`, if there is that, at which it looks every 50 ms.
+/// until `interrupted`, if there is that, at which it looks every 50 ms. A server that answers otherwise has
+/// another 0.1 s to say more, for the message. One that says nothing to an HTTP request is asked a second
+/// time, in TLS and for 1 s at most, but not if there is a `source`.
 Probe probe(const Endpoint& server, const bench::Dialogue& dialogue, std::chrono::nanoseconds patience,
             const std::optional<Endpoint>& source = std::nullopt,
             const std::atomic<bool>* interrupted = nullptr);

@@ -62,7 +62,19 @@ struct HostAndPort {
   std::uint16_t port = 0;
 };
 
+/// However it is written: schemes are (RFC 3986, 3.1).
+bool is_https_url(std::string_view text) {
+  constexpr std::string_view kScheme = "https://";
+  return std::ranges::equal(text.substr(0, kScheme.size()), kScheme, [](char c, char wanted) {
+    return (c >= 'A' && c <= 'Z' ? static_cast<char>(c + 32) : c) == wanted;
+  });
+}
+
 HostAndPort split_server(const std::string& text) {
+  if (is_https_url(text))
+    refuse("HOST:PORT", text,
+           "a host and a port: TLS, which https:// asks for, is not supported yet. A port without TLS may be "
+           "called, localhost:8080 --http /path");
   if (text.find('/') != std::string::npos)
     refuse("HOST:PORT", text,
            "a host and a port: of a URL the rest is for --http, localhost:8080 --http /path");

@@ -9,7 +9,8 @@ namespace anteroom::bench {
 struct Dialogue {
   std::string request;  ///< said when it is connected; empty if the server speaks first
   std::string expect;   ///< what the answer has to contain; empty if any byte will do
-  /// The answer is HTTP/1.x, and has to begin with a status of 200 to 399.
+  /// The answer is HTTP/1.x, and has to have a status of 200 to 399. Interim responses before it (1xx, but for
+  /// 101) are read past, and are not searched for `expect`.
   bool is_http = false;
   /// The server ends the conversation when it has answered. Else the client does, as soon as it is served.
   bool server_closes = true;
@@ -24,7 +25,12 @@ struct Dialogue {
   friend bool operator==(const Dialogue&, const Dialogue&) = default;
 };
 
-/// "GET <path> HTTP/1.1" to `host`, asking the server to close.
+/// What follows the interim HTTP responses (1xx, but for 101) that `heard` begins with; all of it if there are
+/// none, and nothing as long as the head of the last one has not ended.
+std::string_view final_response(std::string_view heard) noexcept;
+
+/// "GET <path> HTTP/1.1" to `host`, asking the server to close. The zone of an address, as in
+/// "[fe80::1%lo]:8080", is left out.
 Dialogue http_dialogue(std::string_view path, std::string_view host);
 
 /// "PING\r\n" as it is typed, with \r \n \t \0 \\ \xHH; nothing if a backslash is followed by anything else.
