@@ -31,11 +31,6 @@ void read_pairs(const char* path, Values& values) {
   }
 }
 
-std::uint64_t value_of(const Values& values, std::string_view key) {
-  const auto found = values.find(key);
-  return found == values.end() ? 0 : found->second;
-}
-
 }  // namespace
 
 KernelCounters read_kernel_counters() {
@@ -43,7 +38,14 @@ KernelCounters read_kernel_counters() {
   read_pairs("/proc/thread-self/net/netstat", values);
   read_pairs("/proc/thread-self/net/snmp", values);
   KernelCounters counters;
-  for (const auto& [counter, name] : kCounters) counters[counter] = value_of(values, name);
+  for (const auto& [counter, name] : kCounters) {
+    const auto found = values.find(name);
+    if (found == values.end()) {
+      counters.note_missing(counter);
+    } else {
+      counters[counter] = found->second;
+    }
+  }
   return counters;
 }
 

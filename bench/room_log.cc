@@ -296,9 +296,9 @@ double ArrivalLog::busy_per_second() const noexcept {
   return busy_s_ > 0 ? static_cast<double>(last_came_) / busy_s_ : 0;
 }
 
-double ArrivalLog::dispersion() const noexcept {
-  return pairs_ >= kWindowPairsMin && sum_ > 0 ? squares_ / sum_ : 1;
-}
+bool ArrivalLog::knows_dispersion() const noexcept { return pairs_ >= kWindowPairsMin && sum_ > 0; }
+
+double ArrivalLog::dispersion() const noexcept { return knows_dispersion() ? squares_ / sum_ : 1; }
 
 std::string_view name(RateSource source) noexcept {
   switch (source) {

@@ -15,11 +15,26 @@ constexpr std::uint64_t kBootstrapSeed = 1;
 
 using Trials = std::vector<const TrialResult*>;
 
+template <class Number>
+std::optional<double> if_known(Number number) {
+  return static_cast<double>(number);
+}
+std::optional<double> if_known(std::optional<double> number) { return number; }
+
+/// Over those in which it was measured.
 template <class Measure>
 Estimate over_runs(const Trials& trials, Measure measure) {
   std::vector<double> values;
-  for (const TrialResult* trial : trials) values.push_back(static_cast<double>(measure(*trial)));
+  for (const TrialResult* trial : trials) {
+    if (const std::optional<double> value = if_known(measure(*trial))) values.push_back(*value);
+  }
   return estimate(values, kBootstrapSeed);
+}
+
+/// What the books have of that counter.
+std::optional<double> counted(const TrialResult& trial, Counter counter, std::int64_t entry) {
+  if (!trial.server_counters.is_known(counter)) return std::nullopt;
+  return static_cast<double>(entry);
 }
 
 std::optional<double> bound_of(const std::vector<BlockLoss>& blocks) {
@@ -58,20 +73,25 @@ Summary summarize_cell(const Trials& all) {
   summary.loss_upper = bound_of(loss_by_block(trials));
   summary.connections_per_second = over_runs(trials, [](T trial) { return trial.connections_per_second; });
   summary.ghosts = over_runs(trials, [](T trial) { return trial.fates.ghosts(); });
-  summary.overflows = over_runs(trials, [](T trial) { return trial.entries.listen_overflows; });
-  summary.drops = over_runs(trials, [](T trial) { return trial.entries.listen_drops; });
+  summary.overflows = over_runs(trials, [](T trial) {
+    return counted(trial, Counter::kListenOverflows, trial.entries.listen_overflows);
+  });
+  summary.drops = over_runs(trials, [](T trial) {
+    return counted(trial, Counter::kListenDrops, trial.entries.listen_drops);
+  });
   summary.syn_retransmits = over_runs(trials, [](T trial) { return trial.entries.syn_retransmits; });
   summary.first_stall_drops = over_runs(trials, [](T trial) { return trial.first_stall_drops; });
   summary.deepest_queue = over_runs(trials, [](T trial) { return trial.deepest_queue; });
   summary.server_cpu_s = over_runs(trials, [](T trial) { return trial.server_cpu_per_connection_s(); });
-  summary.first_byte_p99_s = over_runs(trials, [](T trial) {
+  summary.first_byte_p99_s = over_runs(trials, [](T trial) -> std::optional<double> {
+    if (trial.first_byte.count() == 0) return std::nullopt;
     return std::chrono::duration<double>(trial.first_byte.percentile(0.99)).count();
   });
   const TrialResult& first = *trials.front();
   summary.depth_step = first.depth_step;
   summary.depth_over_time = first.depth_over_time;
-  summary.mean_in_system = first.mean_in_system;
-  summary.rate_times_latency = first.rate_times_latency;
+  summary.mean_in_system = first.known_in_system();
+  summary.rate_times_latency = first.known_rate_times_latency();
   const double accepts = summary.server_cpu_s.median > 0 ? 1 / summary.server_cpu_s.median : 0;
   if (const auto said = forecast(summary.scenario, accepts)) {
     summary.forecast_loss = said->loss;
@@ -98,7 +118,8 @@ std::vector<BlockLoss> loss_by_block(const Trials& trials) {
 double accepts_per_second(const std::vector<TrialResult>& trials) {
   std::vector<double> costs;
   for (const TrialResult& trial : trials) {
-    if (!trial.is_void() && trial.fates.served() > 0) costs.push_back(trial.server_cpu_per_connection_s());
+    const std::optional<double> cost = trial.server_cpu_per_connection_s();
+    if (!trial.is_void() && cost) costs.push_back(*cost);
   }
   const double cost = estimate(costs, kBootstrapSeed).median;
   return cost > 0 ? 1 / cost : 0;

@@ -166,8 +166,11 @@ void count_clients(std::span<const ClientRecord> records, bool was_stopped, Tria
   double in_system_ns = 0;
   result.clients = static_cast<std::uint32_t>(records.size());
   BookEntries& entries = result.entries;
+  const bool any_served = std::ranges::any_of(
+      records, [](const ClientRecord& record) { return record.first_byte_ns >= 0; });
   for (const ClientRecord& record : records) {
     ++result.fates[record.fate];
+    const bool was_under_way = is_closed && any_served && record.fate == Fate::kDeadline;
     entries.syn_retransmits += record.retransmits;
     entries.in_syn_sent += record.in_syn_sent ? 1 : 0;
     if (lost_first_syn(record)) ++result.lost_first_syn;
@@ -176,8 +179,9 @@ void count_clients(std::span<const ClientRecord> records, bool was_stopped, Tria
       if (result.served_after.size() < record.retransmits) result.served_after.resize(record.retransmits);
       ++result.served_after[record.retransmits - std::size_t{1}];
     }
-    record_latency(result.first_byte, record.intended_ns, record.first_byte_ns, end_ns);
-    record_latency(result.connect, record.intended_ns, record.writable_ns, end_ns);
+    if (!was_under_way) record_latency(result.first_byte, record.intended_ns, record.first_byte_ns, end_ns);
+    if (!was_under_way || record.writable_ns >= 0)
+      record_latency(result.connect, record.intended_ns, record.writable_ns, end_ns);
     last_byte = std::max(last_byte, record.first_byte_ns);
     if (record.called_ns < 0) continue;
     const bool was_sent = record.fate != Fate::kNoLocalPort && record.fate != Fate::kNoDescriptor;
@@ -205,7 +209,8 @@ void note_peaks(TrialResult& result) {
     const auto cycle = static_cast<std::size_t>(static_cast<std::int64_t>(step) * result.depth_step /
                                                 result.scenario.stall_every);
     if (cycle >= result.cycles.size()) break;
-    result.cycles[cycle].peak = std::max(result.cycles[cycle].peak, result.depth_over_time[step]);
+    result.cycles[cycle].peak =
+        std::max(result.cycles[cycle].peak, result.depth_over_time[step].value_or(0));
   }
   std::ranges::max_element(result.cycles, {}, &Cycle::peak)->peak = result.deepest_queue;
 }
@@ -230,8 +235,10 @@ void count_kernel(const TrialBoard& board, const Target* target, TrialResult& re
   result.server_cpu = nanoseconds(board.server_cpu_ns);
   result.swarm_cpu = nanoseconds(board.swarm_cpu_ns);
   result.depth_step = nanoseconds(board.depth_over_time.step_ns);
-  const auto& depth = board.depth_over_time.depth;
-  result.depth_over_time.assign(depth.begin(), depth.begin() + board.depth_over_time.steps);
+  for (std::uint32_t step = 0; step < board.depth_over_time.steps; ++step) {
+    const std::uint32_t depth = board.depth_over_time.depth[step];
+    result.depth_over_time.push_back(depth == DepthOverTime::kNoSample ? std::nullopt : std::optional(depth));
+  }
   result.mean_in_system = board.mean_in_system;
   result.rate_times_latency =
       board.sampled_ns > 0 ? result.rate_times_latency / static_cast<double>(board.sampled_ns) : 0;

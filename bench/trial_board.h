@@ -13,6 +13,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
+#include <limits>
 #include <new>
 #include <span>
 #include <string_view>
@@ -23,6 +24,9 @@ namespace anteroom::bench {
 
 /// The most who waited in each step of a trial.
 struct DepthOverTime {
+  /// In a step that has no sample, as a busy machine may have them.
+  static constexpr std::uint32_t kNoSample = std::numeric_limits<std::uint32_t>::max();
+
   std::int64_t step_ns = 0;
   std::uint32_t steps = 0;  ///< that were seen
   std::array<std::uint32_t, 400> depth{};

@@ -227,6 +227,7 @@ class Host {
     DepthOverTime& over_time = board_.depth_over_time;
     const auto steps = static_cast<std::int64_t>(over_time.depth.size());
     over_time.step_ns = std::max<std::int64_t>((load_end() + 50ms).count() / steps + 1, 1'000'000);
+    over_time.depth.fill(DepthOverTime::kNoSample);
     bool stall_was_seen = false;
     double client_ns = 0;
     Clock::time_point before = start_;
@@ -243,7 +244,8 @@ class Host {
         const auto step = static_cast<std::uint32_t>(
             std::min<std::int64_t>((now - start_).count() / over_time.step_ns, steps - 1));
         over_time.steps = step + 1;
-        over_time.depth[step] = std::max(over_time.depth[step], queues.deepest);
+        std::uint32_t& deepest = over_time.depth[step];
+        deepest = deepest == DepthOverTime::kNoSample ? queues.deepest : std::max(deepest, queues.deepest);
         const std::int64_t in_system =
             std::int64_t{board_.clients_called.load()} - board_.clients_ended.load();
         client_ns += static_cast<double>(in_system) * static_cast<double>((now - before).count());

@@ -37,7 +37,7 @@ constexpr int kClosedClientsMax = 1'000'000;
 
 struct RunMetric {
   const char* name;
-  std::function<double(const TrialResult&)> of;
+  std::function<std::optional<double>(const TrialResult&)> of;  ///< nothing if it was not measured
 };
 
 const std::vector<RunMetric>& metrics() {
@@ -45,7 +45,8 @@ const std::vector<RunMetric>& metrics() {
       {"connections_per_second", [](const TrialResult& t) { return t.connections_per_second; }},
       {"turned_away", [](const TrialResult& t) { return t.turned_away_share(); }},
       {"first_byte_p99_s",
-       [](const TrialResult& t) {
+       [](const TrialResult& t) -> std::optional<double> {
+         if (t.first_byte.count() == 0) return std::nullopt;
          return std::chrono::duration<double>(t.first_byte.percentile(0.99)).count();
        }},
   };
@@ -58,8 +59,9 @@ std::vector<double> values(const std::vector<TrialResult>& trials, std::size_t p
   for (std::size_t i = 0; i < trials.size(); ++i) {
     const TrialResult& trial = trials[i];
     if (places[i] == place && trial.scenario.backlog == backlog && trial.scenario.loop == loop &&
-        !trial.is_void())
-      all.push_back(metric.of(trial));
+        !trial.is_void()) {
+      if (const std::optional<double> value = metric.of(trial)) all.push_back(*value);
+    }
   }
   return all;
 }
@@ -158,9 +160,10 @@ std::vector<ComparisonRow> compare_by_pairs(const ExperimentCommand& command,
       progress.show(fmt::format("CPU a connection, {} against {}: pair {} of {}", bench::name(second.server),
                                 bench::name(first.server), done, options.pairs));
     });
-    if (!pairs.problem.empty()) {
+    if (!pairs.problem.empty() || pairs.ratio.n == 0) {
       remarks.push_back(fmt::format("the CPU a connection of {} could not be compared with {}'s: {}",
-                                    bench::name(second.server), bench::name(first.server), pairs.problem));
+                                    bench::name(second.server), bench::name(first.server),
+                                    pairs.problem.empty() ? "no pair was measured" : pairs.problem));
       continue;
     }
     const bench::Estimate& ratio = pairs.ratio;
@@ -269,15 +272,18 @@ void print_loops(const std::vector<Summary>& rows, const Terminal& terminal) {
   bool any = false;
   for (const Summary& row : rows) {
     if (row.runs == 0 || row.scenario.loop != Loop::kClosed) continue;
+    const bench::Histogram& served = row.first_byte.finished();
     const auto print_at = [&](double at) {
-      return short_duration(row.first_byte.finished().percentile(at), terminal);
+      return served.count() > 0 ? short_duration(served.percentile(at), terminal) : "not known";
     };
+    const std::string by_little =
+        row.rate_times_latency ? fmt::format("{:.0f}", *row.rate_times_latency) : "an unknown number";
     fmt::print(
         "  {}, backlog {}, closed loop: p50 {}, p99 {}, {} connections/s, as a tool says that hears only of "
         "the "
-        "served. By Little's law that is {:.0f} of the {} flows{}\n",
+        "served. By Little's law that is {} of the {} flows{}\n",
         bench::name(row.scenario.server), print_backlog(row.scenario.backlog), print_at(0.5), print_at(0.99),
-        whole(row.connections_per_second.median), row.rate_times_latency, row.scenario.flows,
+        whole(row.connections_per_second.median), by_little, row.scenario.flows,
         row.lost_first_syn.most > 0 ? "; of those who wait for a lost SYN it has not heard" : "");
     any = true;
   }

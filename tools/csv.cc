@@ -12,8 +12,6 @@
 namespace anteroom::tool {
 namespace {
 
-constexpr std::string_view kSwarmSchema = "anteroom.swarm/";
-
 std::string quoted(const std::string& text) {
   if (text.find_first_of(",\"\r\n") == text.npos) return text;
   std::string field = "\"";
@@ -39,13 +37,13 @@ class Line {
     number(name + "_low", part(&Estimate::low));
     number(name + "_high", part(&Estimate::high));
   }
-  void latencies(const std::string& name, const Measured* row, const Latencies& of) {
+  void latencies(const std::string& name, const Latencies& of) {
     number(name + "_p50_s", of.p50);
     number(name + "_p90_s", of.p90);
     number(name + "_p99_s", of.p99);
     number(name + "_p99_9_s", of.p99_9);
     number(name + "_max_s", of.max);
-    number(name + "_unserved", row != nullptr ? std::optional(of.unserved) : std::nullopt);
+    number(name + "_unserved", of.unserved);
     text(name + "_lower_bounds", fmt::format("{}", fmt::join(of.lower_bounds, " ")));
   }
 
@@ -68,14 +66,14 @@ std::string backlog(const Row& row, bool may_be_unknown) {
   return may_be_unknown ? "" : "unlimited";
 }
 
-Line line_of(const RunDocument& run, const Row& row, bool is_swarm) {
+Line line_of(const RunDocument& run, const Row& row) {
   const Measured* const measured = row.measured ? &*row.measured : nullptr;
   const Measured values = row.measured.value_or(Measured{});
   const auto if_measured = [&](double value) { return measured ? std::optional(value) : std::nullopt; };
   Line line;
   line.text("server", row.name.server);
   line.text("loop", row.name.loop);
-  line.text("backlog", backlog(row, is_swarm));
+  line.text("backlog", backlog(row, run.is_swarm));
   line.text("recommended", recommended(run, row));
   line.number("runs", row.runs);
   line.number("void_runs", row.void_runs);
@@ -86,7 +84,7 @@ Line line_of(const RunDocument& run, const Row& row, bool is_swarm) {
   line.number("turned_away_upper", values.turned_away_upper);
   line.number("model_loss", values.model_loss);
   for (std::size_t i = 0; i < kFateNames.size(); ++i) {
-    line.number(std::string(kFateNames[i]), if_measured(values.fates[i]));
+    line.number(std::string(kFateNames[i]), values.fates[i]);
   }
   line.estimate("ghosts", values.ghosts);
   line.estimate("listen_overflows", values.listen_overflows);
@@ -96,8 +94,8 @@ Line line_of(const RunDocument& run, const Row& row, bool is_swarm) {
   line.number("law", values.law);
   line.estimate("deepest_queue", values.deepest_queue);
   line.estimate("server_cpu_s_per_connection", values.server_cpu_s_per_connection);
-  line.latencies("first_byte", measured, values.first_byte);
-  line.latencies("connect", measured, values.connect);
+  line.latencies("first_byte", values.first_byte);
+  line.latencies("connect", values.connect);
   line.number("queue_wait_p50_s", values.queue_wait.p50);
   line.number("queue_wait_p99_s", values.queue_wait.p99);
   line.number("queue_wait_max_s", values.queue_wait.max);
@@ -108,9 +106,8 @@ Line line_of(const RunDocument& run, const Row& row, bool is_swarm) {
 
 std::string csv(const Json& run) {
   const RunDocument document = understand(run);
-  const bool is_swarm = run.value("schema", "").starts_with(kSwarmSchema);
-  std::string text = line_of(document, {}, is_swarm).header();
-  for (const Row& row : document.rows) text += line_of(document, row, is_swarm).values();
+  std::string text = line_of(document, {}).header();
+  for (const Row& row : document.rows) text += line_of(document, row).values();
   return text;
 }
 

@@ -155,6 +155,10 @@ void judge(Diff& diff, const RunDocument& before, const RunDocument& after) {
       const std::vector<double> now = values_of(after, row.name, metric);
       change.runs_before = old.size();
       change.runs_after = now.size();
+      if (!change.before || !change.after) {
+        change.verdict = Verdict::kNotKnown;
+        continue;
+      }
       const bool is_known = !old.empty() && !now.empty();
       const bool varies = !is_known || !all_equal(old, now);
       if (is_known) change.p = bench::mann_whitney_p(old, now);
@@ -296,10 +300,12 @@ std::string pad(std::string_view text, std::size_t width) {
   return std::string(text) + std::string(width > has ? width - has : 0, ' ');
 }
 
-std::string in_words(const RowName& row) {
-  return fmt::format("{}, {} loop, {}", row.server, row.loop,
-                     row.backlog == bench::kUnlimitedBacklog ? "unlimited backlog"
-                                                             : "backlog " + print_backlog(row.backlog));
+std::string in_words(const RowName& row, bool is_of_swarms) {
+  const bool has_none = row.backlog == bench::kUnlimitedBacklog;
+  const std::string backlog = !has_none      ? "backlog " + print_backlog(row.backlog)
+                              : is_of_swarms ? "a backlog that is not known"
+                                             : "unlimited backlog";
+  return fmt::format("{}, {} loop, {}", row.server, row.loop, backlog);
 }
 
 std::string print_value(const std::optional<double>& value, bool is_lower_bound, const Metric& metric,
@@ -319,9 +325,9 @@ bool is_the_same(const Change& change) {
          change.verdict != Verdict::kWorse;
 }
 
-void print_row(const RowDiff& row, Page& page) {
+void print_row(const RowDiff& row, bool is_of_swarms, Page& page) {
   page.blank();
-  page.line(in_words(row.name));
+  page.line(in_words(row.name, is_of_swarms));
   std::vector<std::string> same;
   for (const Change& change : row.changes) {
     const Metric& metric = metric_of(change);
@@ -388,7 +394,7 @@ void print_recommended(const Diff& diff, Page& page) {
   }
 }
 
-void print_only(const std::vector<RowName>& rows, const char* which, Page& page) {
+void print_only(const std::vector<RowName>& rows, const char* which, bool is_of_swarms, Page& page) {
   if (rows.empty()) return;
   page.blank();
   std::string names;
@@ -396,7 +402,7 @@ void print_only(const std::vector<RowName>& rows, const char* which, Page& page)
   for (const RowName& row : rows) {
     const bool is_like_last = last != nullptr && row.server == last->server && row.loop == last->loop;
     names += last == nullptr ? "" : is_like_last ? ", " : "; ";
-    names += is_like_last ? print_backlog(row.backlog) : in_words(row);
+    names += is_like_last ? print_backlog(row.backlog) : in_words(row, is_of_swarms);
     last = &row;
   }
   page.paragraph(fmt::format("only in the {} run: {}", which, names));
@@ -444,6 +450,8 @@ std::string_view name(Verdict verdict) noexcept {
       return "no change seen";
     case Verdict::kTooFewRuns:
       return "too few runs to say";
+    case Verdict::kNotKnown:
+      return "not known";
   }
   return "?";
 }
@@ -461,6 +469,7 @@ Diff diff(const Json& before, const Json& after) {
   diff.conditions = differing(old.conditions, now.conditions);
   match_rows(diff, old, now);
   judge(diff, old, now);
+  diff.is_of_swarms = old.is_swarm || now.is_swarm;
   diff.both_are_tunes = old.is_tune && now.is_tune;
   diff.recommended_before = old.recommended;
   diff.recommended_after = now.recommended;
@@ -473,10 +482,10 @@ std::string print_diff(const Diff& diff, const Terminal& terminal) {
   Page page(terminal);
   print_conditions(diff, page);
   print_recommended(diff, page);
-  for (const RowDiff& row : diff.rows) print_row(row, page);
+  for (const RowDiff& row : diff.rows) print_row(row, diff.is_of_swarms, page);
   if (diff.rows.empty()) page.paragraph("No server at no backlog is in both runs.");
-  print_only(diff.only_before, "old", page);
-  print_only(diff.only_after, "new", page);
+  print_only(diff.only_before, "old", diff.is_of_swarms, page);
+  print_only(diff.only_after, "new", diff.is_of_swarms, page);
   if (diff.runs_needed > 0) {
     page.blank();
     page.paragraph(

@@ -15,6 +15,7 @@ enum class Verdict {
   kWorse,
   kNoChangeSeen,
   kTooFewRuns,  ///< even runs that do not overlap at all could not have shown a change
+  kNotKnown,    ///< it was not measured in one of the two, or in neither
 };
 std::string_view name(Verdict verdict) noexcept;
 
@@ -55,6 +56,7 @@ struct Diff {
   std::vector<RowDiff> rows;  ///< those in both
   std::vector<RowName> only_before;
   std::vector<RowName> only_after;
+  bool is_of_swarms = false;    ///< one at least, whose row without a backlog has one that is not known
   bool both_are_tunes = false;  ///< else the rest says nothing
   std::optional<int> recommended_before;
   std::optional<int> recommended_after;
@@ -72,7 +74,7 @@ struct Diff {
 /// over all of these tests at once: if nothing has changed, the chance that anything here is called better
 /// or worse is at most 5 %. A metric that has one and the same value in all trials is not tested. A change
 /// is `too few runs to say` if even the smallest p that so many runs can have would not pass: two times
-/// three runs never do, as their smallest p is 0.1.
+/// three runs never do, as their smallest p is 0.1. What one of them has not measured is `not known`.
 ///
 /// Throws RunDocumentError, which says which of the two it is about.
 Diff diff(const Json& before, const Json& after);

@@ -43,6 +43,12 @@ Json or_null(const std::optional<T>& value) {
   return value ? Json(*value) : Json(nullptr);
 }
 
+/// Where 0 is what stands for "could not be read".
+template <class T>
+Json unless_zero(T value) {
+  return value > 0 ? Json(value) : Json(nullptr);
+}
+
 Json edges_json() {
   Json edges = Json::array();
   for (int i = 0; i <= kBinsPerDecade * kDecades; ++i)
@@ -65,16 +71,20 @@ Json fates_json(const bench::Fates& fates) {
   return json;
 }
 
-/// Of a closed loop without the flows that were under way when the time was up, as the tools have it.
+/// Of a closed loop the percentiles of the served alone, as the tools have it. Of nobody there are none.
 Json latencies_json(const Latencies& all, bool only_finished) {
   Latencies latencies = all;
   if (only_finished) latencies.forget_unfinished();
-  Json json{{"p50", seconds(latencies.percentile(0.5))},
-            {"p90", seconds(latencies.percentile(0.9))},
-            {"p99", seconds(latencies.percentile(0.99))},
-            {"p99_9", seconds(latencies.percentile(0.999))},
-            {"max", seconds(latencies.max())},
-            {"unserved", latencies.unfinished().count()}};
+  const bool is_known = latencies.count() > 0;
+  const auto at = [&](double share) {
+    return is_known ? Json(seconds(latencies.percentile(share))) : Json(nullptr);
+  };
+  Json json{{"p50", at(0.5)},
+            {"p90", at(0.9)},
+            {"p99", at(0.99)},
+            {"p99_9", at(0.999)},
+            {"max", is_known ? Json(seconds(latencies.max())) : Json(nullptr)},
+            {"unserved", all.unfinished().count()}};
   Json bounds = Json::array();
   for (const auto& [share, percentile] :
        {std::pair(0.5, "p50"), {0.9, "p90"}, {0.99, "p99"}, {0.999, "p99_9"}, {1.0, "max"}}) {
@@ -84,19 +94,35 @@ Json latencies_json(const Latencies& all, bool only_finished) {
   return json;
 }
 
+/// Some servers, and all that are none of ours, do not tell it of anybody.
 Json wait_json(const Histogram& wait) {
-  return {{"p50", seconds(wait.percentile(0.5))},
-          {"p99", seconds(wait.percentile(0.99))},
-          {"max", seconds(wait.max())}};
+  const auto if_any = [&](Histogram::Duration value) {
+    return wait.count() > 0 ? Json(seconds(value)) : Json(nullptr);
+  };
+  return {{"p50", if_any(wait.percentile(0.5))},
+          {"p99", if_any(wait.percentile(0.99))},
+          {"max", if_any(wait.max())}};
 }
 
-/// `least_is_best`: of a loss or a cost.
+/// `least_is_best`: of a loss or a cost. null if no run has measured it.
 Json estimate_json(const Estimate& estimate, bool least_is_best = true) {
+  if (estimate.n == 0) return nullptr;
   return {{"median", estimate.median},
           {"low", estimate.low},
           {"high", estimate.high},
           {"best", least_is_best ? estimate.least : estimate.most},
           {"worst", least_is_best ? estimate.most : estimate.least}};
+}
+
+Json little_json(const std::optional<double>& in_system, const std::optional<double>& rate_times_latency) {
+  return {{"in_system", or_null(in_system)}, {"rate_times_latency", or_null(rate_times_latency)}};
+}
+
+Json queue_over_time_json(const Summary& row) {
+  if (row.depth_over_time.empty()) return nullptr;
+  Json depth = Json::array();
+  for (const std::optional<std::uint32_t>& deepest : row.depth_over_time) depth.push_back(or_null(deepest));
+  return {{"step_s", seconds(row.depth_step)}, {"depth", std::move(depth)}};
 }
 
 Json row_json(const Summary& row) {
@@ -128,12 +154,12 @@ Json row_json(const Summary& row) {
            {"first_byte_s", latencies_json(row.first_byte, is_closed)},
            {"connect_s", latencies_json(row.connect, is_closed)},
            {"queue_wait_s", wait_json(row.queue_wait)},
-           {"little", {{"in_system", row.mean_in_system}, {"rate_times_latency", row.rate_times_latency}}},
+           {"little", little_json(row.mean_in_system, row.rate_times_latency)},
            {"histograms",
             {{"first_byte", bins_json(row.first_byte.finished())},
              {"connect", bins_json(row.connect.finished())},
              {"unfinished", bins_json(is_closed ? Histogram() : row.first_byte.unfinished())}}},
-           {"queue_over_time", {{"step_s", seconds(row.depth_step)}, {"depth", row.depth_over_time}}}});
+           {"queue_over_time", queue_over_time_json(row)}});
   return json;
 }
 
@@ -172,12 +198,26 @@ Json cycles_json(const std::vector<bench::Cycle>& cycles) {
   return json;
 }
 
+Json generator_json(const TrialResult& trial) {
+  const Histogram& lateness = trial.lateness;
+  // In a closed loop the server sets the pace, so that nobody can be late.
+  const bool is_known = trial.scenario.loop == bench::Loop::kOpen && lateness.count() > 0;
+  const auto if_known = [&](Histogram::Duration value) {
+    return is_known ? Json(seconds(value)) : Json(nullptr);
+  };
+  return {{"lateness_p50_s", if_known(lateness.percentile(0.5))},
+          {"lateness_p99_s", if_known(lateness.percentile(0.99))},
+          {"lateness_max_s", if_known(lateness.max())},
+          {"launch_span_s", seconds(trial.launch_span)},
+          {"largest_clump", trial.largest_clump}};
+}
+
 Json trial_json(const TrialResult& trial) {
   const Scenario& scenario = trial.scenario;
   Json json{{"server", bench::name(scenario.server)},
             {"loop", bench::name(scenario.loop)},
             {"backlog", backlog_json(scenario.backlog)},
-            {"backlog_in_force", trial.backlog_in_force},
+            {"backlog_in_force", trial.complete ? Json(trial.backlog_in_force) : Json(nullptr)},
             {"clients", trial.complete ? trial.clients : static_cast<std::uint32_t>(scenario.clients)},
             {"seed", scenario.seed},
             {"void", trial.is_void()},
@@ -195,21 +235,16 @@ Json trial_json(const TrialResult& trial) {
       {"queue_wait_s", wait_json(trial.queue_wait)},
       {"connections_per_second", trial.connections_per_second},
       {"deepest_queue", trial.deepest_queue},
-      {"first_stall_drops", trial.first_stall_drops},
+      {"first_stall_drops", scenario.stalls().empty() ? Json(nullptr) : Json(trial.first_stall_drops)},
       {"accepted", trial.accepted},
       {"listener_drops", trial.listener_drops},
       {"balanced", bench::balance(trial.books)},
       {"books", books_json(trial.books)},
-      {"little", {{"in_system", trial.mean_in_system}, {"rate_times_latency", trial.rate_times_latency}}},
+      {"little", little_json(trial.known_in_system(), trial.known_rate_times_latency())},
       {"counters", counters_json(trial)},
-      {"generator",
-       {{"lateness_p50_s", seconds(trial.lateness.percentile(0.5))},
-        {"lateness_p99_s", seconds(trial.lateness.percentile(0.99))},
-        {"lateness_max_s", seconds(trial.lateness.max())},
-        {"launch_span_s", seconds(trial.launch_span)},
-        {"largest_clump", trial.largest_clump}}},
-      {"server_cpu_s", seconds(trial.server_cpu)},
-      {"swarm_cpu_s", seconds(trial.swarm_cpu)}});
+      {"generator", generator_json(trial)},
+      {"server_cpu_s", unless_zero(seconds(trial.server_cpu))},
+      {"swarm_cpu_s", unless_zero(seconds(trial.swarm_cpu))}});
   if (scenario.rtt.count() > 0 || scenario.loss > 0) {
     const bench::RoadTraffic& traffic = trial.traffic;
     json["road"] = {{"carried", traffic.carried},
@@ -240,10 +275,10 @@ Json machine_json() {
   return {{"kernel", fmt::format("{} {}", name.sysname, name.release)},
           {"architecture", name.machine},
           {"processor", processor_name()},
-          {"processors", std::thread::hardware_concurrency()},
-          {"memory_bytes", std::uint64_t{memory.totalram} * memory.mem_unit},
+          {"processors", unless_zero(std::thread::hardware_concurrency())},
+          {"memory_bytes", unless_zero(std::uint64_t{memory.totalram} * memory.mem_unit)},
           {"somaxconn", system_backlog_max()},
-          {"descriptors", descriptors.rlim_max}};
+          {"descriptors", unless_zero(descriptors.rlim_max)}};
 }
 
 /// Of the trials as they ran; `sysctls` are those that decide what a full queue does.
@@ -350,8 +385,8 @@ Json target_json(const Run& run) {
           {"port", or_null(running.port)},
           {"address", running.address},
           {"listeners", running.rooms},
-          {"backlog", running.backlog},
-          {"somaxconn", running.backlog_max},
+          {"backlog", running.rooms > 0 ? Json(running.backlog) : Json(nullptr)},
+          {"somaxconn", unless_zero(running.backlog_max)},
           {"request", running.dialogue.request},
           {"expect", running.dialogue.is_http ? "HTTP/1.x 200 to 399" : running.dialogue.expect},
           {"ended", run.why_ended.empty() ? Json(nullptr) : Json(run.why_ended)},
@@ -370,16 +405,21 @@ Json tune_document(const Run& run, const bench::Advice& advice) {
         {{"name", limit.name}, {"now", limit.now}, {"needed", limit.needed}, {"command", limit.command}});
   }
   if (run.command.running) json["target"] = target_json(run);
-  json["advice"] = {{"reason", reason(advice, {})},
+  const auto of_queue = [&](double value) {
+    return advice.deepest_queue.n > 0 ? Json(value) : Json(nullptr);
+  };
+  const bool has_headroom = advice.found() && advice.deepest_queue.most > 0;
+  const bool has_model = advice.lossless_trials > 0 && !advice.is_of_a_running_server;
+  json["advice"] = {{"reason", advice.found() ? reason(advice, {}) : why_none(run.trials, advice)},
                     {"confirmed", advice.confirmed},
-                    {"dominant", bench::name(advice.model_needs.dominant())},
+                    {"dominant", has_model ? Json(bench::name(advice.model_needs.dominant())) : Json(nullptr)},
                     {"loss_upper", advice.found() ? Json(advice.loss_upper) : Json(nullptr)},
-                    {"deepest_queue", advice.deepest_queue.most},
-                    {"deepest_queue_low", advice.deepest_queue.low},
-                    {"deepest_queue_high", advice.deepest_queue.high},
+                    {"deepest_queue", of_queue(advice.deepest_queue.most)},
+                    {"deepest_queue_low", of_queue(advice.deepest_queue.low)},
+                    {"deepest_queue_high", of_queue(advice.deepest_queue.high)},
                     {"lossless_trials", advice.lossless_trials},
                     {"schedules", advice.schedules},
-                    {"headroom", advice.found() ? Json(advice.headroom()) : Json(nullptr)},
+                    {"headroom", has_headroom ? Json(advice.headroom()) : Json(nullptr)},
                     {"predicted_depth", or_null(advice.predicted_depth)},
                     {"upper_bound", or_null(advice.places_max)},
                     {"limits", std::move(limits)},
@@ -402,16 +442,19 @@ Json swarm_document(const Run& run) {
   json["load"]["for_s"] = seconds(run.command.load.load_length());
   // Of a server that is none of ours nobody says how long each has waited, nor what a model would make of it.
   std::vector<std::string> unknown{"model_loss", "model", "first_stall_drops", "law", "queue_wait_s"};
-  if (run.command.running->rooms == 0) {
-    for (const char* field : {"ghosts", "listen_overflows", "listen_drops", "deepest_queue"})
+  const bool is_unseen = run.command.running->rooms == 0;
+  if (is_unseen) {
+    for (const char* field : {"ghosts", "listen_overflows", "listen_drops", "deepest_queue",
+                              "queue_over_time", "backlog_in_force", "listener_drops"})
       unknown.emplace_back(field);
   }
-  if (run.trials.front().server_cpu.count() == 0) unknown.emplace_back("server_cpu_s_per_connection");
   for (const char* part : {"rows", "trials"}) {
     for (Json& row : json[part]) {
       for (const std::string& field : unknown) {
         if (row.contains(field)) row[field] = nullptr;
       }
+      if (!is_unseen || !row.contains("fates")) continue;
+      for (const char* ghost : {"ghost_half_open", "ghost_unknown"}) row["fates"][ghost] = nullptr;
     }
   }
   return json;

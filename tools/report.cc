@@ -117,12 +117,13 @@ std::string table(const Json& run) {
   html +=
       "<table><tr><th>server</th><th>backlog</th><th>turned away</th><th>first byte, "
       "p99</th><th>deepest queue</th></tr>";
+  const bool is_swarm = run.value("schema", "").starts_with("anteroom.swarm/");
   const Json rows = run.value("rows", Json::array());
   for (const Json& row : rows) {
-    const bool is_unlimited = !row.contains("backlog") || row["backlog"].is_null();
+    const bool has_none = !row.contains("backlog") || row["backlog"].is_null();
     html += fmt::format(
         "<tr><td>{}</td><td>{}</td><td>{}</td><td>{}</td><td>{}</td></tr>", as_html(row.value("server", "")),
-        is_unlimited ? "unlimited" : as_html(row["backlog"].dump()),
+        has_none ? (is_swarm ? "–" : "unlimited") : as_html(row["backlog"].dump()),
         value(row, row.contains("turned_away") ? "/turned_away/median" : "/lost_first_syn/median",
               [](double share) { return fmt::format("{:.2f} %", share * 100); }),
         value(row, "/first_byte_s/p99", [](double seconds) { return fmt::format("{:.3g} s", seconds); }),

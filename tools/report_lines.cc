@@ -267,6 +267,18 @@ std::vector<std::string> notes(const Run& run) {
   return notes;
 }
 
+std::string why_none(const std::vector<TrialResult>& trials, const Advice& advice) {
+  if (trials.empty()) return "no trial has ended";
+  if (advice.unlimited_trials > 0 && advice.hopeless_trials == 0)
+    return "handshakes were thrown away even with an unlimited backlog, so it is not the accept queue that "
+           "is full";
+  if (advice.hopeless_trials > 0) {
+    return "even with an unlimited backlog some clients were not served in time: the server is too slow for "
+           "this load, or its stall too long for the clients' patience (--patience)";
+  }
+  return "no trial with an unlimited backlog counts";
+}
+
 std::string reason(const Advice& advice, const Terminal& terminal) {
   std::string text = fmt::format("where nobody was turned away the queue was at most {} deep, in {}",
                                  whole(advice.deepest_queue.most), runs(advice.lossless_trials));
@@ -276,9 +288,9 @@ std::string reason(const Advice& advice, const Terminal& terminal) {
   }
   const std::string wanted = with_commas(static_cast<std::uint64_t>(advice.recommended));
   text += fmt::format(
-      "; {} {} {:.0f} % more than that", wanted,
+      "; {} {} {}more than that", wanted,
       advice.confirmed ? "is the smallest tried that turned away no more than asked for, and holds" : "holds",
-      advice.headroom() * 100);
+      advice.deepest_queue.most > 0 ? fmt::format("{:.0f} % ", advice.headroom() * 100) : "");
   if (!advice.confirmed) {
     text += ", but two trials at it have not confirmed it";
   } else if (advice.schedules < kSchedulesMin) {

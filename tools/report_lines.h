@@ -28,6 +28,9 @@ void print_heading(std::string_view verb, const ExperimentCommand& command);
 /// Sentences about what limits the answer; none if nothing does.
 std::vector<std::string> notes(const Run& run);
 
+/// Why no number is recommended, in a sentence's middle.
+std::string why_none(const std::vector<bench::TrialResult>& trials, const bench::Advice& advice);
+
 /// What the recommended number rests on, in a sentence.
 std::string reason(const bench::Advice& advice, const Terminal& terminal);
 

@@ -61,19 +61,21 @@ constexpr const auto& kConnect = kLatencies<&Measured::connect>;
 constexpr std::string_view kVoid = "void";
 constexpr std::string_view kRecommended = "recommended";
 
-const std::array<Name, 20> kNames{{
+const std::array<Name, 21> kNames{{
     {"lost", Unit::kShare, "in the worst run", [](const Row& row) { return largest(row.measured->loss()); }},
     {"ghosts", Unit::kNumber, "in the worst run",
      [](const Row& row) { return largest(row.measured->ghosts); }},
     {"overflows", Unit::kNumber, "in the worst run",
      [](const Row& row) { return largest(row.measured->listen_overflows); }},
     {"unserved", Unit::kNumber, "", [](const Row& row) { return Value{row.measured->first_byte.unserved}; }},
+    {"unexpected", Unit::kNumber, "",
+     [](const Row& row) { return Value{fate(row.measured->fates, "answered_otherwise")}; }},
     {"refused", Unit::kNumber, "",
      [](const Row& row) { return Value{fate(row.measured->fates, "refused")}; }},
     {"resets", Unit::kNumber, "",
      [](const Row& row) {
-       return Value{fate(row.measured->fates, "reset_before_accept") +
-                    fate(row.measured->fates, "reset_after_accept")};
+       return Value{sum(fate(row.measured->fates, "reset_before_accept"),
+                        fate(row.measured->fates, "reset_after_accept"))};
      }},
     {"p50", Unit::kSeconds, "", kFirstByte[0]},
     {"p90", Unit::kSeconds, "", kFirstByte[1]},
@@ -274,7 +276,7 @@ std::string print_at(int backlog) {
 /// One document, and which rows a rule looks at in it.
 class Checker {
  public:
-  Checker(const RunDocument& run, bool is_swarm) : run_(run), is_swarm_(is_swarm) {
+  explicit Checker(const RunDocument& run) : run_(run) {
     for (const Row& row : run.rows) {
       several_servers_ |= row.name.server != run.rows.front().name.server;
       several_loops_ |= row.name.loop != run.rows.front().name.loop;
@@ -352,7 +354,7 @@ class Checker {
   Place place(const Row& row) const {
     Place place;
     // A swarm tries no backlogs, and knows none beyond loopback.
-    if (!is_swarm_ || row.name.backlog != bench::kUnlimitedBacklog)
+    if (!run_.is_swarm || row.name.backlog != bench::kUnlimitedBacklog)
       place.where = fmt::format(" at {}", print_at(row.name.backlog));
     if (several_servers_) place.whose = fmt::format(" of {}", row.name.server);
     if (several_loops_)
@@ -361,7 +363,6 @@ class Checker {
   }
 
   const RunDocument& run_;
-  const bool is_swarm_;
   bool several_servers_ = false;
   bool several_loops_ = false;
 };
@@ -420,7 +421,7 @@ std::variant<Rule, std::string> parse_rule(std::string_view text) {
 
 std::vector<std::string> broken_rules(const Json& run, const std::vector<Rule>& rules) {
   const RunDocument document = understand(run);
-  const Checker checker(document, run.value("schema", "").starts_with("anteroom.swarm/"));
+  const Checker checker(document);
   std::vector<std::string> sentences;
   for (const Rule& rule : rules) {
     for (std::string& sentence : checker.broken(rule)) sentences.push_back(std::move(sentence));

@@ -18,6 +18,7 @@ enum class Comparison { kMore, kAtLeast, kLess, kAtMost, kEqual, kNotEqual };
 /// | `lost` | share of clients that lost their first SYN, became ghosts or were reset early: worst run |
 /// | `ghosts`, `overflows` | clients, listen overflows: worst run |
 /// | `unserved`, `refused`, `resets` | clients of all runs |
+/// | `unexpected` | clients of all runs that were answered otherwise than expected |
 /// | `p50` `p90` `p99` `p99.9` `max` | until the first byte: all clients of all runs |
 /// | `connect_p50` … `connect_max` | the same, until the socket was writable |
 /// | `conn/s`, `rate` | served connections a second: median run |

@@ -175,7 +175,7 @@ Latencies latencies_of(const Field& field) {
   if (field.is_null()) return latencies;
   latencies.p90 = amount_if_any(field, "p90");
   latencies.p99_9 = amount_if_any(field, "p99_9");
-  latencies.unserved = field["unserved"].count();
+  if (const Field unserved = field["unserved"]; !unserved.is_null()) latencies.unserved = unserved.count();
   field["lower_bounds"].each(kLowerBoundsMax,
                              [&](const Field& name) { latencies.lower_bounds.push_back(name.label()); });
   return latencies;
@@ -186,9 +186,23 @@ FateCounts fates_of(const Field& field) {
   for (std::size_t i = 0; i < fates.size(); ++i) {
     const std::string name(kFateNames[i]);
     const bool is_new = name == "answered_otherwise";  // older runs have none
-    if (!is_new || field.find(name.c_str())) fates[i] = field[name.c_str()].count();
+    if (is_new && !field.find(name.c_str())) continue;
+    const Field clients = field[name.c_str()];
+    if (!clients.is_null()) fates[i] = clients.count();
   }
   return fates;
+}
+
+std::optional<double> served_of(const FateCounts& fates) {
+  return sum(fate(fates, "served_at_once"), fate(fates, "served_after_retransmit"));
+}
+
+/// In earlier documents 0 stands for the percentiles of nobody.
+void forget_zeros_of_nobody(Latencies& latencies) {
+  if (latencies.max.value_or(0) > 0) return;
+  for (std::optional<double> Latencies::*percentile :
+       {&Latencies::p50, &Latencies::p90, &Latencies::p99, &Latencies::p99_9, &Latencies::max})
+    (latencies.*percentile).reset();
 }
 
 std::vector<double> bins(const Field& field, std::size_t count) {
@@ -217,6 +231,21 @@ RowName row_name(const Field& field) {
           .backlog = field["backlog"].backlog()};
 }
 
+/// What earlier documents have as 0, although it was not measured.
+void forget_zeros(const Field& field, Measured& row) {
+  const auto is_of_nobody = [](const std::vector<double>& clients) {
+    return std::ranges::all_of(clients, [](double count) { return count == 0; });
+  };
+  if (is_of_nobody(row.first_byte_clients) && is_of_nobody(row.unfinished_clients))
+    forget_zeros_of_nobody(row.first_byte);
+  const Field histograms = field["histograms"];
+  if (const auto connect = histograms.find("connect")) {
+    if (is_of_nobody(bins(*connect, row.first_byte_clients.size()))) forget_zeros_of_nobody(row.connect);
+  }
+  const auto& cpu = row.server_cpu_s_per_connection;
+  if (cpu && cpu->largest() == 0) row.server_cpu_s_per_connection.reset();
+}
+
 Measured measured(const Field& field, std::size_t bin_count) {
   Measured row{.clients = field["clients"].count()};
   row.connections_per_second = estimate(field["connections_per_second"]);
@@ -243,8 +272,11 @@ Measured measured(const Field& field, std::size_t bin_count) {
   row.unfinished_clients = bins(histograms["unfinished"], bin_count);
   if (const auto queue = field.find("queue_over_time")) {
     (*queue)["step_s"].amount();
-    (*queue)["depth"].each(kStepsMax, [](const Field& depth) { depth.count(); });
+    (*queue)["depth"].each(kStepsMax, [](const Field& depth) {
+      if (!depth.is_null()) depth.count();
+    });
   }
+  forget_zeros(field, row);
   return row;
 }
 
@@ -305,16 +337,17 @@ Trial trial_of(const Field& field) {
   double served = 0;
   if (const auto field_of_fates = field.find("fates")) {
     const FateCounts fates = fates_of(*field_of_fates);
-    served = fate(fates, "served_at_once") + fate(fates, "served_after_retransmit");
-    trial.ghosts = fate(fates, "ghost_half_open") + fate(fates, "ghost_unknown");
+    served = served_of(fates).value_or(0);
+    trial.ghosts = sum(fate(fates, "ghost_half_open"), fate(fates, "ghost_unknown"));
   }
   const auto cpu = field.find("server_cpu_s");
   const double cpu_s = cpu ? cpu->amount() : 0;
-  if (cpu && served > 0) trial.server_cpu_s_per_connection = cpu_s / served;
+  if (cpu_s > 0 && served > 0) trial.server_cpu_s_per_connection = cpu_s / served;
   if (const auto rate = field.find("connections_per_second")) trial.connections_per_second = rate->amount();
   if (const auto depth = field.find("deepest_queue")) trial.deepest_queue = depth->amount();
   if (const auto latency = field.find("first_byte_s")) {
-    if (const auto p99 = latency->find("p99")) trial.first_byte_p99_s = p99->amount();
+    const auto p99 = latency->find("p99");
+    if (p99 && p99->amount() > 0) trial.first_byte_p99_s = p99->amount();  // 0 is of nobody, in older runs
   }
   return trial;
 }
@@ -440,9 +473,14 @@ bool Latencies::is_lower_bound(std::string_view name) const noexcept {
   return std::ranges::find(lower_bounds, name) != lower_bounds.end();
 }
 
-double fate(const FateCounts& fates, std::string_view name) noexcept {
+std::optional<double> fate(const FateCounts& fates, std::string_view name) noexcept {
   const auto* const found = std::ranges::find(kFateNames, name);
-  return found == kFateNames.end() ? 0 : fates[static_cast<std::size_t>(found - kFateNames.begin())];
+  if (found == kFateNames.end()) return std::nullopt;
+  return fates[static_cast<std::size_t>(found - kFateNames.begin())];
+}
+
+std::optional<double> sum(const std::optional<double>& a, const std::optional<double>& b) noexcept {
+  return a && b ? std::optional(*a + *b) : std::nullopt;
 }
 
 std::string name_of_file(const std::string& path) {
@@ -467,7 +505,7 @@ Json read_run(const std::string& path) {
 }
 
 RunDocument understand(const Json& run) {
-  RunDocument document{.is_tune = is_tune(run, "the document")};
+  RunDocument document{.is_tune = is_tune(run, "the document"), .is_swarm = run["schema"] == kSwarmSchema};
   const Field field(run, "");
   if (const auto version = field.find("version")) document.version = printable(version->text());
   if (document.is_tune) {

@@ -41,14 +41,14 @@ struct Estimate {
   double largest() const noexcept { return best > worst ? best : worst; }  ///< of any single run
 };
 
-/// In seconds. What is not there could not be measured: a percentile of nobody.
+/// In seconds. What is not there was not measured: a percentile of nobody.
 struct Latencies {
   std::optional<double> p50;
   std::optional<double> p90;
   std::optional<double> p99;
   std::optional<double> p99_9;
   std::optional<double> max;
-  double unserved = 0;                    ///< clients, who count with their age
+  std::optional<double> unserved;         ///< clients, who count with their age
   std::vector<std::string> lower_bounds;  ///< names of those that are only known to be larger
 
   bool is_lower_bound(std::string_view name) const noexcept;
@@ -61,9 +61,11 @@ constexpr std::array<std::string_view, 13> kFateNames{
     "timed_out",         "no_local_port",           "no_descriptor",      "not_started",
     "answered_otherwise"};
 
-/// Clients, each under the fate of that place in kFateNames.
-using FateCounts = std::array<double, kFateNames.size()>;
-double fate(const FateCounts& fates, std::string_view name) noexcept;
+/// Clients, each under the fate of that place in kFateNames. Nothing where a run cannot tell.
+using FateCounts = std::array<std::optional<double>, kFateNames.size()>;
+std::optional<double> fate(const FateCounts& fates, std::string_view name) noexcept;
+/// Of both together; nothing if either is not known.
+std::optional<double> sum(const std::optional<double>& a, const std::optional<double>& b) noexcept;
 
 /// What tells one row of a run from the others. Names are printable and short.
 struct RowName {
@@ -132,7 +134,8 @@ struct Condition {
 
 /// A run with every field that we use looked at: a number where one belongs, and within its bounds.
 struct RunDocument {
-  bool is_tune = false;  ///< else it is a compare or a swarm
+  bool is_tune = false;   ///< else it is a compare or a swarm
+  bool is_swarm = false;  ///< which tries no backlogs: an unlimited one is one that is not known
   std::string version;   ///< of the anteroom that measured
   bool interrupted = false;
   std::optional<int> recommended;

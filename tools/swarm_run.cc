@@ -156,10 +156,16 @@ void print_swarm_heading(const ExperimentCommand& command, std::size_t columns) 
   std::fflush(stdout);
 }
 
-/// "p50 61 us  p90 140 us  ..."; what is only known to be larger has a ">".
-std::string percentiles(bench::Latencies latencies, bool is_closed, const Terminal& terminal) {
+/// As the document has them: of a closed loop the percentiles of the served alone.
+bench::Latencies shown(bench::Latencies latencies, bool is_closed) {
   if (is_closed) latencies.forget_unfinished();
-  if (latencies.count() == 0) return "nobody's";
+  return latencies;
+}
+
+/// "p50 61 us  p90 140 us  ..."; what is only known to be larger has a ">". `nobody` says of whom there is
+/// none, if there is none.
+std::string percentiles(const bench::Latencies& latencies, std::string_view nobody, const Terminal& terminal) {
+  if (latencies.count() == 0) return fmt::format("not known: {}", nobody);
   std::string text;
   const auto add = [&](std::string_view name, bench::Latencies::Duration value, bool is_bound) {
     text += fmt::format("{}{} {}{}", text.empty() ? "" : "   ", name, is_bound ? "> " : "",
@@ -224,12 +230,14 @@ void print_generator(const TrialResult& trial, std::chrono::nanoseconds took, co
                         short_duration(trial.lateness.percentile(0.5), terminal),
                         short_duration(trial.lateness.percentile(0.99), terminal));
   fmt::print("  generator   {}\n", text);
-  if (trial.server_cpu.count() > 0)
-    fmt::print("  server      {:.0f} % of one processor, {} a served connection\n",
-               100.0 * static_cast<double>(trial.server_cpu.count()) / static_cast<double>(took.count()),
-               short_duration(std::chrono::nanoseconds(
-                                  static_cast<std::int64_t>(trial.server_cpu_per_connection_s() * 1e9)),
-                              terminal));
+  if (trial.server_cpu.count() == 0) return;
+  const std::optional<double> cpu_s = trial.server_cpu_per_connection_s();
+  const std::string each =
+      cpu_s ? short_duration(std::chrono::nanoseconds(static_cast<std::int64_t>(*cpu_s * 1e9)), terminal) +
+                  " a served connection"
+            : "and no connection was served";
+  fmt::print("  server      {:.0f} % of one processor, {}\n",
+             100.0 * static_cast<double>(trial.server_cpu.count()) / static_cast<double>(took.count()), each);
 }
 
 /// Why nobody should build on what follows, before it is read; the notes tell all.
@@ -245,10 +253,11 @@ void print_result(const Run& run, const Terminal& terminal, std::size_t columns)
   const std::string rate = whole(trial.connections_per_second);
   fmt::print("\n  conn/s      {}\n",
              trial.is_void() ? rate + " served, not to be trusted" : terminal.bold(rate) + " served");
-  fmt::print("  connect     {}\n", percentiles(trial.connect, is_closed, terminal));
+  fmt::print("  connect     {}\n",
+             percentiles(shown(trial.connect, is_closed), "nobody was connected", terminal));
   const bool is_any = run.command.running->dialogue.takes_any_answer();
   fmt::print("  {:<11} {}\n", is_any ? "first byte" : "answer",
-             percentiles(trial.first_byte, is_closed, terminal));
+             percentiles(shown(trial.first_byte, is_closed), "nobody was served", terminal));
   print_door(trial, *run.command.running);
   print_generator(trial, run.took, terminal);
   if (is_closed)
@@ -259,10 +268,12 @@ void print_result(const Run& run, const Terminal& terminal, std::size_t columns)
 
 /// One line for a script's log.
 void print_quietly(const TrialResult& trial) {
-  fmt::print("{}{} of {} served, {} a second, p99 {}{}\n", trial.is_void() ? "not to be trusted: " : "",
-             trial.fates.served(), trial.clients, whole(trial.connections_per_second),
-             trial.first_byte.is_lower_bound(0.99) ? "> " : "",
-             short_duration(trial.first_byte.percentile(0.99), {}));
+  const bench::Latencies latencies = shown(trial.first_byte, trial.scenario.loop == Loop::kClosed);
+  const std::string p99 = latencies.count() == 0 ? "not known"
+                                                 : (latencies.is_lower_bound(0.99) ? "> " : "") +
+                                                       short_duration(latencies.percentile(0.99), {});
+  fmt::print("{}{} of {} served, {} a second, p99 {}\n", trial.is_void() ? "not to be trusted: " : "",
+             trial.fates.served(), trial.clients, whole(trial.connections_per_second), p99);
 }
 
 // ---- The run ----

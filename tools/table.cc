@@ -82,6 +82,14 @@ class Table {
   int margin_;
 };
 
+/// What stands in the place of a number that was not measured.
+constexpr const char* kNotKnown = "-";
+
+template <class Print>
+std::string if_known(const bench::Estimate& estimate, Print print) {
+  return estimate.n > 0 ? print(estimate) : kNotKnown;
+}
+
 /// Of the best run and the worst: one where they are alike.
 std::string range(const std::string& best, const std::string& worst) {
   return best == worst ? best : best + " to " + worst;
@@ -89,7 +97,8 @@ std::string range(const std::string& best, const std::string& worst) {
 
 Column latency(std::string heading, double at, int keep, const Terminal& terminal) {
   return {std::move(heading),
-          [at, &terminal](const Summary& row) {
+          [at, &terminal](const Summary& row) -> std::string {
+            if (row.first_byte.count() == 0) return kNotKnown;
             const std::string value = short_duration(row.first_byte.percentile(at), terminal);
             return row.first_byte.is_lower_bound(at) ? ">" + value : value;
           },
@@ -105,15 +114,28 @@ std::vector<Column> common_columns(const Terminal& terminal) {
        },
        10},
       {"model", [](const Summary& row) { return row.forecast_loss ? share(*row.forecast_loss) : "-"; }, 6},
-      {"ghosts", [](const Summary& row) { return range(whole(row.ghosts.least), whole(row.ghosts.most)); },
+      {"ghosts",
+       [](const Summary& row) {
+         return if_known(row.ghosts, [](const bench::Estimate& ghosts) {
+           return range(whole(ghosts.least), whole(ghosts.most));
+         });
+       },
        7},
       latency("first byte p50", 0.5, 2, terminal),
       latency("p99", 0.99, 8, terminal),
       latency("p99.9", 0.999, 3, terminal),
       latency("max", 1.0, 4, terminal),
       {"conn/s", [](const Summary& row) { return whole(row.connections_per_second.median); }, 5},
-      {"deepest queue", [](const Summary& row) { return whole(row.deepest_queue.most); }, 9},
-      {"overflows", [](const Summary& row) { return whole(row.overflows.median); }, 5},
+      {"deepest queue",
+       [](const Summary& row) {
+         return if_known(row.deepest_queue, [](const bench::Estimate& depth) { return whole(depth.most); });
+       },
+       9},
+      {"overflows",
+       [](const Summary& row) {
+         return if_known(row.overflows, [](const bench::Estimate& count) { return whole(count.median); });
+       },
+       5},
   };
 }
 
@@ -158,7 +180,8 @@ std::string tune_table(const std::vector<Summary>& rows, int recommended, const 
   if (std::ranges::any_of(rows, [](const Summary& row) { return row.stall_loss.has_value(); })) {
     columns.push_back(
         {"in the stall", [](const Summary& row) { return whole(row.first_stall_drops.median); }, 1});
-    columns.push_back({"law", [](const Summary& row) { return whole(row.stall_loss.value_or(0)); }, 1});
+    columns.push_back(
+        {"law", [](const Summary& row) { return row.stall_loss ? whole(*row.stall_loss) : kNotKnown; }, 1});
   }
   columns.insert(columns.begin(),
                  {"backlog", [](const Summary& row) { return print_backlog(row.scenario.backlog); }, 99});
@@ -173,23 +196,27 @@ std::string tune_table(const std::vector<Summary>& rows, int recommended, const 
 std::string compare_table(const std::vector<Summary>& rows, const Terminal& terminal) {
   std::vector<Column> columns = common_columns(terminal);
   const Summary base = rows.front();
-  const auto ratio = [](double value, double of) {
-    return of > 0 ? fmt::format("{:.2f}", value / of) : std::string("-");
+  const auto ratio = [](const bench::Estimate& value, const bench::Estimate& of) {
+    const bool is_known = value.n > 0 && of.median > 0;
+    return is_known ? fmt::format("{:.2f}", value.median / of.median) : std::string(kNotKnown);
   };
   columns.insert(
       columns.begin(),
       {"server", [](const Summary& row) { return std::string(bench::name(row.scenario.server)); }, 99});
   columns.push_back({"x conn/s",
                      [=](const Summary& row) {
-                       return ratio(row.connections_per_second.median, base.connections_per_second.median);
+                       return ratio(row.connections_per_second, base.connections_per_second);
                      },
                      5});
   columns.push_back({"CPU us/conn",
-                     [](const Summary& row) { return fmt::format("{:.1f}", row.server_cpu_s.median * 1e6); },
+                     [](const Summary& row) {
+                       return if_known(row.server_cpu_s, [](const bench::Estimate& cpu) {
+                         return fmt::format("{:.1f}", cpu.median * 1e6);
+                       });
+                     },
                      7});
   columns.push_back(
-      {"x CPU", [=](const Summary& row) { return ratio(row.server_cpu_s.median, base.server_cpu_s.median); },
-       7});
+      {"x CPU", [=](const Summary& row) { return ratio(row.server_cpu_s, base.server_cpu_s); }, 7});
   return Table(std::move(columns), terminal, 0).print(rows, [](const Summary& row, const std::string& line) {
     return line + note_of(row);
   });

@@ -47,19 +47,6 @@ std::vector<Scenario> scenarios_for(const ExperimentCommand& command, const std:
   return scenarios;
 }
 
-/// Why there is no number.
-std::string why_none(const std::vector<TrialResult>& trials, const Advice& advice) {
-  if (trials.empty()) return "no trial has ended";
-  if (advice.unlimited_trials > 0 && advice.hopeless_trials == 0)
-    return "handshakes were thrown away even with an unlimited backlog, so it is not the accept queue that "
-           "is full";
-  if (advice.hopeless_trials > 0) {
-    return "even with an unlimited backlog some clients were not served in time: the server is too slow for "
-           "this load, or its stall too long for the clients' patience (--patience)";
-  }
-  return "no trial with an unlimited backlog counts";
-}
-
 void print_limits(const ExperimentCommand& command, const Advice& advice) {
   for (const Limit& limit : limits_for(command, advice)) {
     if (limit.command.empty()) {

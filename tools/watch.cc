@@ -282,8 +282,9 @@ void WatchRun::read_counters() {
   state_.took = at;
   state_.cpu_share =
       std::chrono::duration<double>(cpu - cpu_before_) / std::max<nanoseconds>(at, nanoseconds(1));
-  for (const WatchRule& rule : command_.fail_if)
-    break_rule(broken(rule, state_.counted[Counter::kListenOverflows]));
+  const bool is_known = state_.counted.is_known(Counter::kListenOverflows);
+  const auto overflows = is_known ? std::optional(state_.counted[Counter::kListenOverflows]) : std::nullopt;
+  for (const WatchRule& rule : command_.fail_if) break_rule(broken(rule, overflows));
 }
 
 void WatchRun::take_counters(const KernelCounters& counters, nanoseconds at) {

@@ -27,15 +27,31 @@ Json watch_machine() {
   return {{"kernel", fmt::format("{} {}", name.sysname, name.release)}, {"architecture", name.machine}};
 }
 
-/// "TcpExt.ListenOverflows" is listen_overflows here.
+Json null_unless(bool is_known, double value) { return is_known ? Json(value) : Json(nullptr); }
+
+/// "TcpExt.ListenOverflows" is listen_overflows here. null is what this kernel does not count.
 Json kernel_json(const bench::KernelCounters& counted) {
-  return {{"listen_overflows", counted[Counter::kListenOverflows]},
-          {"listen_drops", counted[Counter::kListenDrops]},
-          {"passive_opens", counted[Counter::kPassiveOpens]},
-          {"syncookies_sent", counted[Counter::kSyncookiesSent]},
-          {"syncookies_failed", counted[Counter::kSyncookiesFailed]},
-          {"syn_queue_full_drops", counted[Counter::kReqQFullDrop]},
-          {"embryonic_resets", counted[Counter::kEmbryonicRsts]}};
+  const auto count = [&](Counter counter) {
+    return counted.is_known(counter) ? Json(counted[counter]) : Json(nullptr);
+  };
+  return {{"listen_overflows", count(Counter::kListenOverflows)},
+          {"listen_drops", count(Counter::kListenDrops)},
+          {"passive_opens", count(Counter::kPassiveOpens)},
+          {"syncookies_sent", count(Counter::kSyncookiesSent)},
+          {"syncookies_failed", count(Counter::kSyncookiesFailed)},
+          {"syn_queue_full_drops", count(Counter::kReqQFullDrop)},
+          {"embryonic_resets", count(Counter::kEmbryonicRsts)}};
+}
+
+/// From the counters, if they are there. Of the half seconds in which anybody came nothing is known if there
+/// was none.
+Json arrivals_json(const WatchState& state) {
+  const bench::ArrivalLog& arrivals = state.arrivals;
+  const bool is_known = arrivals.has_begun() && state.counted.is_known(Counter::kPassiveOpens) &&
+                        state.counted.is_known(Counter::kListenOverflows);
+  return {{"per_second", null_unless(is_known, arrivals.per_second())},
+          {"busy_per_second", null_unless(is_known && arrivals.came() > 0, arrivals.busy_per_second())},
+          {"dispersion", null_unless(is_known && arrivals.knows_dispersion(), arrivals.dispersion())}};
 }
 
 Json processes_json(const WatchedRoom& room) {
@@ -59,18 +75,23 @@ Json stall_json(const std::optional<bench::RoomStall>& stall) {
           {"samples", stall->samples}, {"goes_on", stall->goes_on},   {"began_before", stall->began_before}};
 }
 
+/// What a queue grew by from sample to sample needs two of them.
+bool is_rate_known(const WatchedRoom& room, const RoomAdvice& advice) {
+  return advice.rate_source != bench::RateSource::kGrowth || room.log.watched().count() > 0;
+}
+
 Json advice_json(const WatchState& state, const RoomGroup& group, const WatchedRoom& room,
                  const RoomAdvice& advice) {
   return {{"verdict", bench::name(advice.verdict)},
           {"backlog", advice.backlog ? Json(*advice.backlog) : Json(nullptr)},
           {"text", advice_in_words(state, group, {.room = &room, .advice = advice})},
           {"law",
-           {{"rate", advice.rate},
+           {{"rate", null_unless(is_rate_known(room, advice), advice.rate)},
             {"stall_s", advice.longest ? Json(advice.stall_s) : Json(nullptr)},
             {"stall_error_s", advice.longest ? Json(advice.stall_error_s) : Json(nullptr)},
             {"burst", advice.burst},
             {"needed", advice.longest ? Json(advice.needed) : Json(nullptr)}}},
-          {"error_places", advice.error_places},
+          {"error_places", null_unless(advice.longest.has_value(), advice.error_places)},
           {"drops_are_at_most", advice.is_at_most}};
 }
 
@@ -79,6 +100,7 @@ Json listener_json(const WatchState& state, const RoomGroup& group, const Watche
   const bench::ListeningSocket& socket = room.socket;
   const bench::RoomLog& log = room.log;
   const double seconds = as_seconds(log.watched());
+  const bool has_time = seconds > 0;  // between two samples
   return {{"address", socket.address.to_string()},
           {"port", socket.address.port()},
           {"family", socket.address.family() == AF_INET6 ? "IPv6" : "IPv4"},
@@ -95,15 +117,15 @@ Json listener_json(const WatchState& state, const RoomGroup& group, const Watche
           {"bound_by", bound_by(log.limit(), state.backlog_max)},
           {"peak", log.peak()},
           {"drops", log.drops()},
-          {"drops_per_s", seconds > 0 ? static_cast<double>(log.drops()) / seconds : 0.0},
+          {"drops_per_s", has_time ? Json(static_cast<double>(log.drops()) / seconds) : Json(nullptr)},
           {"sk_drops", log.sk_drops()},
           {"sk_drops_total", log.sk_drops_total()},
-          {"full_s", log.full_s()},
-          {"longest_without_accept_s", advice.longest ? advice.longest->length_s : 0.0},
+          {"full_s", null_unless(has_time, log.full_s())},
+          {"longest_without_accept_s", null_unless(has_time, advice.longest ? advice.longest->length_s : 0)},
           {"longest_stall", stall_json(advice.longest)},
           {"stalls", log.stalls_seen()},
           {"rate",
-           {{"per_second", advice.rate},
+           {{"per_second", null_unless(is_rate_known(room, advice), advice.rate)},
             {"from", bench::name(advice.rate_source)},
             {"is_lower_bound", advice.rate_is_lower_bound},
             {"at_most", advice.rate_at_most > 0 ? Json(advice.rate_at_most) : Json(nullptr)}}},
@@ -127,16 +149,15 @@ Json watch_document(const WatchState& state) {
       {"took_s", as_seconds(state.took)},
       {"command", printable(state.command.command_line, 4096)},
       {"interrupted", state.interrupted},
-      {"interval", {{"mean_s", state.interval_mean_s}, {"max_s", state.interval_max_s}}},
+      {"interval",
+       {{"mean_s", null_unless(state.interval_mean_s > 0, state.interval_mean_s)},
+        {"max_s", null_unless(state.interval_max_s > 0, state.interval_max_s)}}},
       {"samples", state.rooms.looks()},
       {"cpu_share", state.cpu_share},
       {"machine", watch_machine()},
       {"somaxconn", state.backlog_max},
       {"kernel", kernel_json(state.counted)},
-      {"arrivals",
-       {{"per_second", state.arrivals.per_second()},
-        {"busy_per_second", state.arrivals.busy_per_second()},
-        {"dispersion", state.arrivals.dispersion()}}},
+      {"arrivals", arrivals_json(state)},
       {"exact", {"kernel", "sk_drops", "sk_drops_total"}},
       {"hidden_processes", state.hidden},
       {"broken_rules", std::move(broken)},

@@ -103,10 +103,14 @@ std::string broken(const WatchRule& rule, const WatchedRoom& room) {
   return {};
 }
 
-std::string broken(const WatchRule& rule, std::uint64_t overflows) {
-  if (rule.name != RuleName::kOverflows || !is_beyond(rule, static_cast<double>(overflows))) return {};
+std::string broken(const WatchRule& rule, std::optional<std::uint64_t> overflows) {
+  if (rule.name != RuleName::kOverflows) return {};
+  if (!overflows)
+    return fmt::format("{}: overflows is not known, as /proc/net/netstat does not show ListenOverflows",
+                       rule.text);
+  if (!is_beyond(rule, static_cast<double>(*overflows))) return {};
   return fmt::format("this network namespace has {} listen overflows since the watch began, {}",
-                     with_commas(overflows), limit_in_words(rule));
+                     with_commas(*overflows), limit_in_words(rule));
 }
 
 }  // namespace anteroom::tool

@@ -1,5 +1,6 @@
 #pragma once
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <variant>
@@ -30,7 +31,7 @@ std::variant<WatchRule, std::string> parse_watch_rule(std::string_view text);
 
 /// A sentence if this listener breaks it; else nothing.
 std::string broken(const WatchRule& rule, const WatchedRoom& room);
-/// The same of the whole namespace.
-std::string broken(const WatchRule& rule, std::uint64_t overflows);
+/// The same of the whole namespace. A count that is not known breaks the rule that asks for it.
+std::string broken(const WatchRule& rule, std::optional<std::uint64_t> overflows);
 
 }  // namespace anteroom::tool

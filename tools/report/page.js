@@ -1,6 +1,5 @@
 // The page, from top to bottom.
 const is_tune = (run.schema || "").startsWith("anteroom.tune/");
-const is_swarm = (run.schema || "").startsWith("anteroom.swarm/");
 const kind = is_tune ? "tune" : is_swarm ? "swarm" : "compare";
 
 function heading() {
@@ -110,7 +109,7 @@ function change(here, there) {
   return [make("span", {class: judged}, `${sign}${number(Math.abs(more) * 100, 1)} %`), ` against ${short(there)}`];
 }
 function room_words(deepest, limit) {
-  if (limit == null || deepest == null) return limit == null ? "no limit" : "";
+  if (limit == null || deepest == null) return limit == null && !is_swarm ? "no limit" : "";
   const places = limit + 1;  // the kernel lets one more in than was asked for
   if (deepest >= places) return `full: ${number(limit)} + 1 places`;
   return `${share(deepest / places)} of the room, ${plural(Math.round(places - deepest), "place")} spare`;

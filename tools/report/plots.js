@@ -141,7 +141,9 @@ function plot_refused() {
     ...slice_columns(),
     series,
     y: asinh(flat(series), 1, short),
-    words: flat(series).some(v => v > 0) ? "" : "nobody was turned away, and everybody was served",
+    words: flat(series).some(v => v > 0)                  ? "" :
+        series.some(s => s.values.some(v => v == null)) ? "nobody is known to have been turned away" :
+                                                          "nobody was turned away, and everybody was served",
   });
 }
 function plot_fates() {
@@ -163,7 +165,8 @@ function plot_fates() {
 
 const QUEUE_COLOURS = ["--teal", "--amber", "--red"];
 const with_queue = () =>
-    state.slice.rows.filter(row => row.queue_over_time?.depth?.length && row.queue_over_time.step_s > 0);
+    state.slice.rows.filter(
+        row => row.queue_over_time?.depth?.some(depth => depth != null) && row.queue_over_time.step_s > 0);
 /// Three to begin with: what is recommended, what it is measured against, and the next smaller one.
 function choose_queues() {
   const able = with_queue();

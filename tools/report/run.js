@@ -1,6 +1,7 @@
 // The run, as the page looks at it: rows that count, the servers they are of, and slices of them for the charts of one
 // thing.
 const run = JSON.parse($("anteroom-run").textContent);
+const is_swarm = (run.schema || "").startsWith("anteroom.swarm/");
 const all_rows = run.rows || [];
 const rows = all_rows.filter(row => row.runs > 0);
 const advice = run.advice || {};
@@ -50,7 +51,7 @@ const latency = (latencies, key) => (is_lower_bound(latencies, key) ? "> " : "")
 /// Who lost the first SYN, became a ghost or was reset before the accept; older runs know of the first only.
 const turned_away = row => row.turned_away ?? row.lost_first_syn;
 const median = estimate => estimate?.median ?? null;
-const unserved_a_run = row => row.first_byte_s ? (row.first_byte_s.unserved ?? 0) / row.runs : null;
+const unserved_a_run = row => row.first_byte_s?.unserved == null ? null : row.first_byte_s.unserved / row.runs;
 
 const FATES = [
   ["served_at_once", "served at once", "--teal"],

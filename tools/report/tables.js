@@ -143,7 +143,7 @@ function csv() {
   const fields = [
     ["server", row => row.server],
     ["loop", row => row.loop],
-    ["backlog", row => row.backlog ?? "unlimited"],
+    ["backlog", row => row.backlog ?? (is_swarm ? null : "unlimited")],
     ["runs", row => row.runs],
     ["void_runs", row => row.void_runs],
     ["clients", row => row.clients],

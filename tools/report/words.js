@@ -35,7 +35,8 @@ function share(value) {
              .replace(/\.0$/, "") +
       " %";
 }
-const backlog_name = backlog => backlog == null ? "unlimited" : number(backlog);
+/// A swarm tries no backlogs, so one that is not there is not known.
+const backlog_name = backlog => backlog != null ? number(backlog) : is_swarm ? "not known" : "unlimited";
 const plural = (n, noun) => `${number(n)} ${noun}${n === 1 ? "" : "s"}`;
 
 const $ = id => document.getElementById(id);

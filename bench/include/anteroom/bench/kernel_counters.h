@@ -70,15 +70,23 @@ class KernelCounters {
   /// What has been added since `before`.
   KernelCounters since(const KernelCounters& before) const noexcept {
     KernelCounters added;
-    for (std::size_t i = 0; i < values_.size(); ++i) added.values_[i] = values_[i] - before.values_[i];
+    for (std::size_t i = 0; i < values_.size(); ++i) {
+      added.values_[i] = values_[i] - before.values_[i];
+      added.is_missing_[i] = is_missing_[i] || before.is_missing_[i];
+    }
     return added;
   }
 
+  /// Not, if the kernel has no such counter, or /proc does not show it: then its value is 0 and means nothing.
+  bool is_known(Counter counter) const noexcept { return !is_missing_[static_cast<std::size_t>(counter)]; }
+  void note_missing(Counter counter) noexcept { is_missing_[static_cast<std::size_t>(counter)] = true; }
+
  private:
   std::array<std::uint64_t, kCounters.size()> values_{};
+  std::array<bool, kCounters.size()> is_missing_{};
 };
 
-/// Reads /proc/thread-self/net/{netstat,snmp}: 0.1 ms. What a kernel does not know stays 0.
+/// Reads /proc/thread-self/net/{netstat,snmp}: 0.1 ms. What is not there is not known.
 KernelCounters read_kernel_counters();
 
 /// Packets lost because a processor's input queue was full (net.core.netdev_max_backlog), from

@@ -11,7 +11,8 @@ namespace anteroom::bench {
 
 /// Several runs of one server at one backlog. Of each number the median with its interval over runs, and the
 /// least and the most; of what decides, the loss, over stall cycles where there are such, and never over
-/// single clients. Latencies are of all clients of all runs together.
+/// single clients. Latencies are of all clients of all runs together. What no run has measured has an estimate
+/// of no sample (Estimate::n is 0).
 struct Summary {
   Scenario scenario;  ///< of its runs, all but their seed
   int runs = 0;       ///< that count
@@ -43,9 +44,9 @@ struct Summary {
   Histogram queue_wait;
   /// Of the first run that counts.
   std::chrono::nanoseconds depth_step{0};
-  std::vector<std::uint32_t> depth_over_time;
-  double mean_in_system = 0;      ///< of that run
-  double rate_times_latency = 0;  ///< of that run
+  std::vector<std::optional<std::uint32_t>> depth_over_time;
+  std::optional<double> mean_in_system;      ///< of that run
+  std::optional<double> rate_times_latency;  ///< of that run
 };
 
 /// One for each server, loop and backlog, in that order, an unlimited backlog last.

@@ -13,6 +13,7 @@
 #include <chrono>
 #include <cstdint>
 #include <functional>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -69,10 +70,12 @@ struct TrialResult {
   std::chrono::milliseconds longest_wait{0};  ///< of a guest in the queue
   Histogram queue_wait;                       ///< of each guest in the queue
   std::chrono::nanoseconds depth_step{0};
-  std::vector<std::uint32_t> depth_over_time;  ///< the deepest in each step
+  std::vector<std::optional<std::uint32_t>> depth_over_time;  ///< the deepest in each step that has a sample
 
-  Latencies first_byte;  ///< from the intended start
-  Latencies connect;     ///< from the intended start until it was writable
+  /// From the intended start. A closed loop ends while clients are under way; they are not among the
+  /// unfinished of either, unless nobody was served at all.
+  Latencies first_byte;
+  Latencies connect;  ///< the same, until it was writable
   /// Served, from the first intended start to the last first byte, or to the last intended start if that is
   /// later.
   double connections_per_second = 0;
@@ -91,8 +94,18 @@ struct TrialResult {
   bool is_void() const noexcept { return !problems.empty(); }
   double lost_share() const noexcept { return share_of(lost_first_syn); }
   double turned_away_share() const noexcept { return share_of(turned_away); }
-  double server_cpu_per_connection_s() const noexcept {
-    return fates.served() > 0 ? static_cast<double>(server_cpu.count()) * 1e-9 / fates.served() : 0;
+  /// Nothing if nobody was served, or the server's processor time is not known: none takes none.
+  std::optional<double> server_cpu_per_connection_s() const noexcept {
+    if (fates.served() == 0 || server_cpu.count() <= 0) return std::nullopt;
+    return static_cast<double>(server_cpu.count()) * 1e-9 / fates.served();
+  }
+  /// What there is of Little's two numbers: neither without a sample, and no latency of nobody.
+  std::optional<double> known_in_system() const noexcept {
+    return depth_over_time.empty() ? std::nullopt : std::optional(mean_in_system);
+  }
+  std::optional<double> known_rate_times_latency() const noexcept {
+    const bool is_of_nobody = scenario.loop == Loop::kClosed && fates.served() == 0;
+    return depth_over_time.empty() || is_of_nobody ? std::nullopt : std::optional(rate_times_latency);
   }
   /// Handshakes thrown away at the door: ListenDrops; in a network that others share at most that, and at
   /// most the listeners' own count, which has also what was discarded there for other reasons (the bare ACKs
