@@ -239,6 +239,32 @@ TEST_F(ReportInABrowser, BearsWhatItDoesNotKnow) {
   }
 }
 
+TEST_F(ReportInABrowser, ShowsADashForWhatWasNotMeasured) {
+  Json run = test::tune_run();
+  Json row = test::row("running", std::nullopt, 0, 0);
+  for (const char* field : {"ghosts", "listen_overflows", "listen_drops", "deepest_queue", "queue_over_time",
+                            "server_cpu_s_per_connection", "model_loss", "law"})
+    row[field] = nullptr;
+  for (const char* percentile : {"p50", "p90", "p99", "p99_9", "max"})
+    row["first_byte_s"][percentile] = row["connect_s"][percentile] = nullptr;
+  for (const char* ghost : {"ghost_half_open", "ghost_unknown"}) row["fates"][ghost] = nullptr;
+  for (const char* histogram : {"first_byte", "connect", "unfinished"}) {
+    for (Json& clients : row["histograms"][histogram]) clients = 0;
+  }
+  run["schema"] = "anteroom.swarm/1";
+  run["target"] = {{"address", "192.0.2.1:80"}, {"backlog", nullptr}};
+  run["rows"] = Json::array({row});
+  for (const char* field : {"recommended", "advice", "target_loss", "trials"}) run.erase(field);
+  const Verdict verdict = look(report_html(run.dump()));
+  // The check misses what is null; the page may not.
+  EXPECT_THAT(verdict.problems, Each(HasSubstr("the check itself failed")));
+  EXPECT_THAT(verdict.text, HasSubstr("not known"));
+  EXPECT_THAT(verdict.text, HasSubstr("Nothing was recorded of it."));
+  EXPECT_THAT(verdict.text, AllOf(testing::Not(HasSubstr("unlimited")), testing::Not(HasSubstr("no limit")),
+                                  testing::Not(HasSubstr("NaN")), testing::Not(HasSubstr("null")),
+                                  testing::Not(HasSubstr("everybody was served"))));
+}
+
 TEST_F(ReportInABrowser, CountsServersNotTheirLoopsAndHoldsOnlyOpenOnesAgainstEachOther) {
   Json run = test::compare_run();
   for (std::size_t i = 0; i < run["rows"].size(); ++i)

@@ -26,7 +26,8 @@
   function check_numbers(run, plots) {
     const rows = run.rows.filter(row => row.runs > 0);
     const name = row => row.server,
-          label = row => row.backlog === null ? "unlimited" : row.backlog.toLocaleString("en");
+          unknown = run.schema.startsWith("anteroom.swarm/") ? "not known" : "unlimited",
+          label = row => row.backlog === null ? unknown : row.backlog.toLocaleString("en");
     const backlogs = [...new Set(rows.map(row => row.backlog))].sort(
         (a, b) => a === b ? 0 :
             a === null    ? 1 :
