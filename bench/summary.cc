@@ -76,9 +76,8 @@ Summary summarize_cell(const Trials& all) {
   summary.overflows = over_runs(trials, [](T trial) {
     return counted(trial, Counter::kListenOverflows, trial.entries.listen_overflows);
   });
-  summary.drops = over_runs(trials, [](T trial) {
-    return counted(trial, Counter::kListenDrops, trial.entries.listen_drops);
-  });
+  summary.drops = over_runs(
+      trials, [](T trial) { return counted(trial, Counter::kListenDrops, trial.entries.listen_drops); });
   summary.syn_retransmits = over_runs(trials, [](T trial) { return trial.entries.syn_retransmits; });
   summary.first_stall_drops = over_runs(trials, [](T trial) { return trial.first_stall_drops; });
   summary.deepest_queue = over_runs(trials, [](T trial) { return trial.deepest_queue; });

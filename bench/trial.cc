@@ -166,8 +166,8 @@ void count_clients(std::span<const ClientRecord> records, bool was_stopped, Tria
   double in_system_ns = 0;
   result.clients = static_cast<std::uint32_t>(records.size());
   BookEntries& entries = result.entries;
-  const bool any_served = std::ranges::any_of(
-      records, [](const ClientRecord& record) { return record.first_byte_ns >= 0; });
+  const bool any_served =
+      std::ranges::any_of(records, [](const ClientRecord& record) { return record.first_byte_ns >= 0; });
   for (const ClientRecord& record : records) {
     ++result.fates[record.fate];
     const bool was_under_way = is_closed && any_served && record.fate == Fate::kDeadline;
@@ -209,8 +209,7 @@ void note_peaks(TrialResult& result) {
     const auto cycle = static_cast<std::size_t>(static_cast<std::int64_t>(step) * result.depth_step /
                                                 result.scenario.stall_every);
     if (cycle >= result.cycles.size()) break;
-    result.cycles[cycle].peak =
-        std::max(result.cycles[cycle].peak, result.depth_over_time[step].value_or(0));
+    result.cycles[cycle].peak = std::max(result.cycles[cycle].peak, result.depth_over_time[step].value_or(0));
   }
   std::ranges::max_element(result.cycles, {}, &Cycle::peak)->peak = result.deepest_queue;
 }

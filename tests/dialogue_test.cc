@@ -92,12 +92,13 @@ TEST(Dialogue, LooksForTextInTheFinalResponseOnly) {
 }
 
 TEST(Dialogue, TakesHttpAsDifferentServersWriteIt) {
-  expect_verdicts(http_dialogue("/", "localhost"), {{"HTTP/1.0 200 OK\r\n\r\nhello", Verdict::kServed},
-                                                    {"HTTP/1.1 200 ok\r\n\r\n", Verdict::kServed},
-                                                    {"HTTP/1.1 200\r\n\r\n", Verdict::kServed},
-                                                    {"HTTP/1.1 304 Not Modified\n\n", Verdict::kServed},
-                                                    {"\0\0\x12\x04\0\0\0\0\0"s, Verdict::kAnsweredOtherwise},
-                                                    {"\x15\x03\x01\0\x02\x02\x46"s, Verdict::kAnsweredOtherwise}});
+  expect_verdicts(http_dialogue("/", "localhost"),
+                  {{"HTTP/1.0 200 OK\r\n\r\nhello", Verdict::kServed},
+                   {"HTTP/1.1 200 ok\r\n\r\n", Verdict::kServed},
+                   {"HTTP/1.1 200\r\n\r\n", Verdict::kServed},
+                   {"HTTP/1.1 304 Not Modified\n\n", Verdict::kServed},
+                   {"\0\0\x12\x04\0\0\0\0\0"s, Verdict::kAnsweredOtherwise},
+                   {"\x15\x03\x01\0\x02\x02\x46"s, Verdict::kAnsweredOtherwise}});
 }
 
 TEST(Dialogue, MayWantTextInAnHttpAnswer) {

@@ -7,8 +7,8 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <chrono>
 #include <cerrno>
+#include <chrono>
 #include <filesystem>
 #include <fstream>
 #include <functional>
@@ -75,11 +75,13 @@ class HttpServer {
 
   explicit HttpServer(Choose choose, const Endpoint& at = test::kLoopback)
       : choose_(std::move(choose)),
-        acceptor_(reactor_, at, {.data = [this](Connection& client, std::string_view bytes) {
-          const int number = clients_++;
-          remember(bytes);
-          send(client.id(), choose_(number, bytes), 0);
-        }}),
+        acceptor_(reactor_, at,
+                  {.data =
+                       [this](Connection& client, std::string_view bytes) {
+                         const int number = clients_++;
+                         remember(bytes);
+                         send(client.id(), choose_(number, bytes), 0);
+                       }}),
         thread_([this] { reactor_.run(); }) {}
   ~HttpServer() {
     reactor_.stop();
@@ -202,9 +204,9 @@ TEST_F(SwarmAnswers, BreaksEveryRuleOnLatencyIfNobodyWasServed) {
 }
 
 TEST_F(SwarmAnswers, WritesNullForWhatNobodyHadAndSaysSoInWords) {
-  const Outcome outcome = run_until_trusted(after_probes({kUnavailable}),
-                                            closed_loop({"--json", path("run.json"), "--csv", path("run.csv"),
-                                                         "--report", path("run.html")}));
+  const Outcome outcome = run_until_trusted(
+      after_probes({kUnavailable}),
+      closed_loop({"--json", path("run.json"), "--csv", path("run.csv"), "--report", path("run.html")}));
   ASSERT_EQ(outcome.status, 0) << outcome.errors;
   EXPECT_THAT(outcome.output, HasSubstr("answer      not known: nobody was served\n"));
   EXPECT_THAT(outcome.output, Not(HasSubstr(" 0 a served connection")));
@@ -248,9 +250,9 @@ TEST_F(SwarmAnswers, WritesNullForWhatNobodyHadAndSaysSoInWords) {
 
 // Its four clients were under way when the time was up, which is no service either.
 TEST_F(SwarmAnswers, CountsClientsOfAHungServerAsUnservedInAClosedLoop) {
-  const Outcome outcome =
-      run_until_trusted(after_probes({}, false), closed_loop({"-q", "--fail-if", "unserved>0", "--fail-if",
-                                                              "max>1s", "--fail-if", "unexpected>0"}));
+  const Outcome outcome = run_until_trusted(
+      after_probes({}, false),
+      closed_loop({"-q", "--fail-if", "unserved>0", "--fail-if", "max>1s", "--fail-if", "unexpected>0"}));
   EXPECT_EQ(outcome.status, kBroken);
   EXPECT_THAT(outcome.errors, HasSubstr("anteroom: unserved is 4 at backlog "));
   EXPECT_THAT(outcome.errors, HasSubstr("anteroom: max>1s: max is not known"));
@@ -262,8 +264,8 @@ TEST_F(SwarmAnswers, KnowsTheLatencyOfTheServedBesideThoseAnsweredOtherwise) {
     return HttpServer::Answer{.pieces = {client < kProbes || client % 2 == 0 ? kOk : kUnavailable}};
   };
   const Outcome outcome = run_until_trusted(
-      every_other, closed_loop({"-q", "--fail-if", "p50>100s", "--fail-if", "unexpected>0", "--fail-if",
-                                "unserved>0"}));
+      every_other,
+      closed_loop({"-q", "--fail-if", "p50>100s", "--fail-if", "unexpected>0", "--fail-if", "unserved>0"}));
   EXPECT_EQ(outcome.status, kBroken);
   EXPECT_THAT(outcome.errors, Not(HasSubstr("p50")));
   EXPECT_THAT(outcome.errors, HasSubstr("anteroom: unexpected is "));
@@ -333,9 +335,8 @@ TEST_F(SwarmAnswers, RefusesAServerThatSendsInterimResponsesForEver) {
   EXPECT_THAT(outcome.errors, HasSubstr("no final response"));
   EXPECT_EQ(std::ranges::count(outcome.errors, '\n'), 1) << outcome.errors;
 
-  const HttpServer waits([](int, std::string_view) {
-    return HttpServer::Answer{.pieces = {kHints}, .closes = false};
-  });
+  const HttpServer waits(
+      [](int, std::string_view) { return HttpServer::Answer{.pieces = {kHints}, .closes = false}; });
   const Outcome silent = run({"swarm", waits.at(), "--http", "/", "--patience", "200ms"});
   EXPECT_EQ(silent.status, kUsageError);
   EXPECT_THAT(silent.errors, HasSubstr("answered \"HTTP/1.1 103 Early Hints\", and no final response"));
@@ -387,8 +388,8 @@ TEST_F(SwarmAnswers, SendsNoZoneToALinkLocalServer) {
     GTEST_SKIP() << "no link-local address to be had";
   HttpServer server(always({kOk}), {"::", 0});
   const std::string at = server.at("[fe80::1%lo]");
-  const Outcome outcome = run(
-      {"swarm", at, "--i-own-this-server", "fe80::1%lo", "--http", "/", "--burst", "2", "-q"});
+  const Outcome outcome =
+      run({"swarm", at, "--i-own-this-server", "fe80::1%lo", "--http", "/", "--burst", "2", "-q"});
   EXPECT_NE(outcome.status, kUsageError) << outcome.errors;
   EXPECT_EQ(host_line(server.request()), "Host: " + server.at("[fe80::1]"));
 }
@@ -409,7 +410,8 @@ TEST_F(SwarmAnswers, RefusesAHostThatIsNone) {
     EXPECT_THAT(outcome.errors, HasSubstr("--host")) << host;
     EXPECT_EQ(std::ranges::count(outcome.errors, '\n'), 1) << outcome.errors;
   }
-  EXPECT_THAT(run({"swarm", "127.0.0.1:1", "--greeting", "--host", "a"}).errors, HasSubstr("--http says which"));
+  EXPECT_THAT(run({"swarm", "127.0.0.1:1", "--greeting", "--host", "a"}).errors,
+              HasSubstr("--http says which"));
 }
 
 TEST_F(SwarmAnswers, RefusesHttpsInWords) {
@@ -434,13 +436,15 @@ TEST_F(SwarmAnswers, NamesTheProtocolThatAServerSpeaksInstead) {
       {{bad + "<title>400 The plain HTTP request was sent to HTTPS port</title>"}, "this port speaks TLS"},
       {{"HTTP/1.0 400 Bad Request\r\n\r\n", "Client sent an HTTP request to an HTTPS server.\n"},
        "this port speaks TLS"},
-      {{bad + "Reason: You're speaking plain HTTP to an SSL-enabled server port.<br />"}, "this port speaks TLS"},
+      {{bad + "Reason: You're speaking plain HTTP to an SSL-enabled server port.<br />"},
+       "this port speaks TLS"},
       {{settings}, "this port speaks HTTP/2 without TLS (h2c) only"},
       {{settings.substr(0, 4), settings.substr(4)}, "this port speaks HTTP/2 without TLS (h2c) only"},
       {{goaway}, "this port speaks HTTP/2 without TLS (h2c) only"},
       {{"SSH-2.0-OpenSSH_9.2\r\n"}, "this is an SSH server, which speaks first: --greeting"},
       {{"220 mail.example ESMTP\r\n"}, "it speaks first, as mail (SMTP) and FTP servers do: --greeting"},
-      {{"220-ftp.example\r\n220 ready\r\n"}, "it speaks first, as mail (SMTP) and FTP servers do: --greeting"},
+      {{"220-ftp.example\r\n220 ready\r\n"},
+       "it speaks first, as mail (SMTP) and FTP servers do: --greeting"},
   };
   for (const auto& [pieces, words] : cases) {
     const HttpServer server(always(pieces));
@@ -448,7 +452,8 @@ TEST_F(SwarmAnswers, NamesTheProtocolThatAServerSpeaksInstead) {
     EXPECT_EQ(outcome.status, kUsageError) << words;
     EXPECT_THAT(outcome.errors, HasSubstr(words));
     EXPECT_EQ(std::ranges::count(outcome.errors, '\n'), 1) << outcome.errors;
-    EXPECT_TRUE(std::ranges::all_of(outcome.errors, [](char c) { return c == '\n' || (c >= ' ' && c <= '~'); }));
+    EXPECT_TRUE(
+        std::ranges::all_of(outcome.errors, [](char c) { return c == '\n' || (c >= ' ' && c <= '~'); }));
   }
 }
 

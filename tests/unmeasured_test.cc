@@ -153,10 +153,9 @@ std::vector<std::pair<std::string, Json>> documents_of_nothing() {
   std::vector<std::pair<std::string, Json>> documents;
   documents.emplace_back("a tune without a trial", tune_of({}));
   documents.emplace_back("a compare without a trial", compare_of({}));
-  for (const auto& [name, make] :
-       {std::pair<std::string, MakeTrial>{"nobody served", trial_of_nobody},
-        {"all void", trial_that_is_void},
-        {"none could be run", trial_that_could_not_be_run}}) {
+  for (const auto& [name, make] : {std::pair<std::string, MakeTrial>{"nobody served", trial_of_nobody},
+                                   {"all void", trial_that_is_void},
+                                   {"none could be run", trial_that_could_not_be_run}}) {
     documents.emplace_back("a tune, " + name, tune_of(of(make)));
     documents.emplace_back("a compare, " + name, compare_of(of(make)));
     documents.emplace_back("a swarm, " + name, swarm_of(make(ServerKind::kRunning)));
@@ -257,7 +256,8 @@ TEST(Unmeasured, IsNullInEveryDocument) {
       // Of what is compared it depends on the metric: see IsNotKnownInADiff.
       if (path.starts_with("rows[].changes[].")) return;
       // In an open loop the ages of those who waited bound it from below, and the document says so.
-      if (name == "an open loop on a server that is not seen" && path.find("first_byte_s") != path.npos) return;
+      if (name == "an open loop on a server that is not seen" && path.find("first_byte_s") != path.npos)
+        return;
       if (name == "an open loop on a server that is not seen" && path.find("lateness") != path.npos) return;
       if (name == "an open loop on a server that is not seen" && path.find("unfinished") != path.npos) return;
       ADD_FAILURE() << name << ": " << path << " is " << value << ", and was not measured";
@@ -331,7 +331,8 @@ struct RuleCase {
 };
 
 std::vector<RuleCase> rule_cases() {
-  const std::set<std::string> of_clients{"lost", "unserved", "unexpected", "refused", "resets", "conn/s", "void"};
+  const std::set<std::string> of_clients{"lost",   "unserved", "unexpected", "refused",
+                                         "resets", "conn/s",   "void"};
   std::set<std::string> of_seen = of_clients;
   of_seen.insert({"ghosts", "overflows", "depth"});
   const Json nobody = swarm_of(trial_of_nobody(ServerKind::kRunning));
@@ -362,7 +363,8 @@ std::vector<RuleCase> rule_cases() {
                    Json{{"median", 0}, {"low", 0}, {"high", 0}, {"best", 0}, {"worst", 0}};
              }),
        of_seen},
-      {"a document without latencies", older(all, [](Json& row) { row["first_byte_s"] = nullptr; }), but_unserved},
+      {"a document without latencies", older(all, [](Json& row) { row["first_byte_s"] = nullptr; }),
+       but_unserved},
   };
 }
 
@@ -375,9 +377,9 @@ TEST(Unmeasured, BreaksEveryRuleThatAsksForIt) {
         continue;
       }
       ASSERT_EQ(sentences.size(), 1U) << one.name << ": " << name;
-      EXPECT_THAT(sentences.front(), testing::AnyOf(HasSubstr(name + " is not known"),
-                                                    HasSubstr("nothing was measured"),
-                                                    HasSubstr("recommends nothing")))
+      EXPECT_THAT(sentences.front(),
+                  testing::AnyOf(HasSubstr(name + " is not known"), HasSubstr("nothing was measured"),
+                                 HasSubstr("recommends nothing")))
           << one.name;
     }
   }
@@ -453,15 +455,16 @@ TEST(Unmeasured, IsAnEmptyCellOfTheCsv) {
   const std::vector<std::string> cells = split(values);
   ASSERT_EQ(columns.size(), cells.size());
   const std::set<std::string, std::less<>> empty{
-      "backlog", "recommended", "turned_away_upper", "model_loss", "ghost_half_open", "ghost_unknown", "law",
-      "first_byte_lower_bounds", "connect_lower_bounds"};
+      "backlog",       "recommended", "turned_away_upper",       "model_loss",          "ghost_half_open",
+      "ghost_unknown", "law",         "first_byte_lower_bounds", "connect_lower_bounds"};
   for (std::size_t i = 0; i < columns.size(); ++i) {
     const std::string& name = columns[i];
-    const bool is_unknown =
-        empty.contains(name) || name.starts_with("ghosts") || name.starts_with("listen_") ||
-        name.starts_with("first_stall") || name.starts_with("deepest_queue") || name.starts_with("server_cpu") ||
-        ((name.starts_with("first_byte_") || name.starts_with("connect_") || name.starts_with("queue_wait_")) &&
-         name.ends_with("_s"));
+    const bool is_unknown = empty.contains(name) || name.starts_with("ghosts") ||
+                            name.starts_with("listen_") || name.starts_with("first_stall") ||
+                            name.starts_with("deepest_queue") || name.starts_with("server_cpu") ||
+                            ((name.starts_with("first_byte_") || name.starts_with("connect_") ||
+                              name.starts_with("queue_wait_")) &&
+                             name.ends_with("_s"));
     EXPECT_EQ(cells[i].empty(), is_unknown) << name << " is \"" << cells[i] << '"';
   }
 }

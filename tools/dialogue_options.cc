@@ -81,7 +81,8 @@ Dialogue understand_dialogue(const TypedDialogue& typed, std::string_view host) 
     if (!is_path(typed.http)) refuse("--http", typed.http, "a path, such as / or /health");
     if (typed.has_host && !is_host(typed.host))
       refuse("--host", typed.host, "a host, and perhaps a port: example.com, example.com:8080, [::1]:8080");
-    Dialogue dialogue = bench::http_dialogue(typed.http, typed.has_host ? std::string_view(typed.host) : host);
+    Dialogue dialogue =
+        bench::http_dialogue(typed.http, typed.has_host ? std::string_view(typed.host) : host);
     dialogue.expect = expect;
     return dialogue;
   }

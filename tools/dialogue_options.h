@@ -24,7 +24,8 @@ struct TypedDialogue {
   }
 };
 
-/// --send, --expect, --greeting, --http and --host. They write into `typed`, which must live as long as `app`.
+/// --send, --expect, --greeting, --http and --host. They write into `typed`, which must live as long as
+/// `app`.
 void add_dialogue_options(CLI::App& app, TypedDialogue& typed);
 
 /// The conversation that was meant. `host` is what an HTTP request calls the server if --host does not:

@@ -224,27 +224,27 @@ Json trial_json(const TrialResult& trial) {
             {"problems", trial.problems},
             {"network", bench::name(trial.road)}};
   if (!trial.complete) return json;
-  json.update(Json{
-      {"fates", fates_json(trial.fates)},
-      {"served_after", trial.served_after},
-      {"lost_first_syn", trial.lost_first_syn},
-      {"turned_away", trial.turned_away},
-      {"cycles", cycles_json(trial.cycles)},
-      {"first_byte_s", latencies_json(trial.first_byte, scenario.loop == bench::Loop::kClosed)},
-      {"connect_s", latencies_json(trial.connect, scenario.loop == bench::Loop::kClosed)},
-      {"queue_wait_s", wait_json(trial.queue_wait)},
-      {"connections_per_second", trial.connections_per_second},
-      {"deepest_queue", trial.deepest_queue},
-      {"first_stall_drops", scenario.stalls().empty() ? Json(nullptr) : Json(trial.first_stall_drops)},
-      {"accepted", trial.accepted},
-      {"listener_drops", trial.listener_drops},
-      {"balanced", bench::balance(trial.books)},
-      {"books", books_json(trial.books)},
-      {"little", little_json(trial.known_in_system(), trial.known_rate_times_latency())},
-      {"counters", counters_json(trial)},
-      {"generator", generator_json(trial)},
-      {"server_cpu_s", unless_zero(seconds(trial.server_cpu))},
-      {"swarm_cpu_s", unless_zero(seconds(trial.swarm_cpu))}});
+  json.update(
+      Json{{"fates", fates_json(trial.fates)},
+           {"served_after", trial.served_after},
+           {"lost_first_syn", trial.lost_first_syn},
+           {"turned_away", trial.turned_away},
+           {"cycles", cycles_json(trial.cycles)},
+           {"first_byte_s", latencies_json(trial.first_byte, scenario.loop == bench::Loop::kClosed)},
+           {"connect_s", latencies_json(trial.connect, scenario.loop == bench::Loop::kClosed)},
+           {"queue_wait_s", wait_json(trial.queue_wait)},
+           {"connections_per_second", trial.connections_per_second},
+           {"deepest_queue", trial.deepest_queue},
+           {"first_stall_drops", scenario.stalls().empty() ? Json(nullptr) : Json(trial.first_stall_drops)},
+           {"accepted", trial.accepted},
+           {"listener_drops", trial.listener_drops},
+           {"balanced", bench::balance(trial.books)},
+           {"books", books_json(trial.books)},
+           {"little", little_json(trial.known_in_system(), trial.known_rate_times_latency())},
+           {"counters", counters_json(trial)},
+           {"generator", generator_json(trial)},
+           {"server_cpu_s", unless_zero(seconds(trial.server_cpu))},
+           {"swarm_cpu_s", unless_zero(seconds(trial.swarm_cpu))}});
   if (scenario.rtt.count() > 0 || scenario.loss > 0) {
     const bench::RoadTraffic& traffic = trial.traffic;
     json["road"] = {{"carried", traffic.carried},
@@ -410,21 +410,22 @@ Json tune_document(const Run& run, const bench::Advice& advice) {
   };
   const bool has_headroom = advice.found() && advice.deepest_queue.most > 0;
   const bool has_model = advice.lossless_trials > 0 && !advice.is_of_a_running_server;
-  json["advice"] = {{"reason", advice.found() ? reason(advice, {}) : why_none(run.trials, advice)},
-                    {"confirmed", advice.confirmed},
-                    {"dominant", has_model ? Json(bench::name(advice.model_needs.dominant())) : Json(nullptr)},
-                    {"loss_upper", advice.found() ? Json(advice.loss_upper) : Json(nullptr)},
-                    {"deepest_queue", of_queue(advice.deepest_queue.most)},
-                    {"deepest_queue_low", of_queue(advice.deepest_queue.low)},
-                    {"deepest_queue_high", of_queue(advice.deepest_queue.high)},
-                    {"lossless_trials", advice.lossless_trials},
-                    {"schedules", advice.schedules},
-                    {"headroom", has_headroom ? Json(advice.headroom()) : Json(nullptr)},
-                    {"predicted_depth", or_null(advice.predicted_depth)},
-                    {"upper_bound", or_null(advice.places_max)},
-                    {"limits", std::move(limits)},
-                    {"valid_trials", advice.valid_trials},
-                    {"void_trials", advice.void_trials}};
+  json["advice"] = {
+      {"reason", advice.found() ? reason(advice, {}) : why_none(run.trials, advice)},
+      {"confirmed", advice.confirmed},
+      {"dominant", has_model ? Json(bench::name(advice.model_needs.dominant())) : Json(nullptr)},
+      {"loss_upper", advice.found() ? Json(advice.loss_upper) : Json(nullptr)},
+      {"deepest_queue", of_queue(advice.deepest_queue.most)},
+      {"deepest_queue_low", of_queue(advice.deepest_queue.low)},
+      {"deepest_queue_high", of_queue(advice.deepest_queue.high)},
+      {"lossless_trials", advice.lossless_trials},
+      {"schedules", advice.schedules},
+      {"headroom", has_headroom ? Json(advice.headroom()) : Json(nullptr)},
+      {"predicted_depth", or_null(advice.predicted_depth)},
+      {"upper_bound", or_null(advice.places_max)},
+      {"limits", std::move(limits)},
+      {"valid_trials", advice.valid_trials},
+      {"void_trials", advice.void_trials}};
   return json;
 }
 

@@ -24,10 +24,10 @@ constexpr std::chrono::seconds kTlsLimit{1};
 /// A ClientHello of TLS 1.2 without extensions (RFC 5246, 7.4.1.2): a server that speaks TLS answers with a
 /// handshake record or an alert, whether or not it takes the one cipher suite.
 constexpr std::string_view kClientHello(
-    "\x16\x03\x01\x00\x2d"                                // record: handshake, 45 bytes
-    "\x01\x00\x00\x29\x03\x03"                            // ClientHello, 41 bytes, TLS 1.2
-    "anteroom looks for the protocol!"                     // random, 32 bytes
-    "\x00\x00\x02\x00\x2f\x01\x00",                       // no session, one cipher suite, no compression
+    "\x16\x03\x01\x00\x2d"              // record: handshake, 45 bytes
+    "\x01\x00\x00\x29\x03\x03"          // ClientHello, 41 bytes, TLS 1.2
+    "anteroom looks for the protocol!"  // random, 32 bytes
+    "\x00\x00\x02\x00\x2f\x01\x00",     // no session, one cipher suite, no compression
     50);
 
 /// A record of TLS begins with its type and the major version (RFC 8446, 5.1).
@@ -56,9 +56,8 @@ bool asks_for_https(std::string_view heard) {
   std::string lower(heard);
   std::ranges::transform(lower, lower.begin(),
                          [](char c) { return c >= 'A' && c <= 'Z' ? static_cast<char>(c + 32) : c; });
-  return std::ranges::any_of(kComplaints, [&](std::string_view complaint) {
-    return lower.find(complaint) != std::string::npos;
-  });
+  return std::ranges::any_of(
+      kComplaints, [&](std::string_view complaint) { return lower.find(complaint) != std::string::npos; });
 }
 
 constexpr std::string_view kSpeaksTls =

@@ -164,7 +164,8 @@ bench::Latencies shown(bench::Latencies latencies, bool is_closed) {
 
 /// "p50 61 us  p90 140 us  ..."; what is only known to be larger has a ">". `nobody` says of whom there is
 /// none, if there is none.
-std::string percentiles(const bench::Latencies& latencies, std::string_view nobody, const Terminal& terminal) {
+std::string percentiles(const bench::Latencies& latencies, std::string_view nobody,
+                        const Terminal& terminal) {
   if (latencies.count() == 0) return fmt::format("not known: {}", nobody);
   std::string text;
   const auto add = [&](std::string_view name, bench::Latencies::Duration value, bool is_bound) {

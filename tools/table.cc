@@ -203,11 +203,10 @@ std::string compare_table(const std::vector<Summary>& rows, const Terminal& term
   columns.insert(
       columns.begin(),
       {"server", [](const Summary& row) { return std::string(bench::name(row.scenario.server)); }, 99});
-  columns.push_back({"x conn/s",
-                     [=](const Summary& row) {
-                       return ratio(row.connections_per_second, base.connections_per_second);
-                     },
-                     5});
+  columns.push_back(
+      {"x conn/s",
+       [=](const Summary& row) { return ratio(row.connections_per_second, base.connections_per_second); },
+       5});
   columns.push_back({"CPU us/conn",
                      [](const Summary& row) {
                        return if_known(row.server_cpu_s, [](const bench::Estimate& cpu) {

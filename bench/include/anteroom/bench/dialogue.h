@@ -9,8 +9,8 @@ namespace anteroom::bench {
 struct Dialogue {
   std::string request;  ///< said when it is connected; empty if the server speaks first
   std::string expect;   ///< what the answer has to contain; empty if any byte will do
-  /// The answer is HTTP/1.x, and has to have a status of 200 to 399. Interim responses before it (1xx, but for
-  /// 101) are read past, and are not searched for `expect`.
+  /// The answer is HTTP/1.x, and has to have a status of 200 to 399. Interim responses before it (1xx, but
+  /// for 101) are read past, and are not searched for `expect`.
   bool is_http = false;
   /// The server ends the conversation when it has answered. Else the client does, as soon as it is served.
   bool server_closes = true;
@@ -25,8 +25,8 @@ struct Dialogue {
   friend bool operator==(const Dialogue&, const Dialogue&) = default;
 };
 
-/// What follows the interim HTTP responses (1xx, but for 101) that `heard` begins with; all of it if there are
-/// none, and nothing as long as the head of the last one has not ended.
+/// What follows the interim HTTP responses (1xx, but for 101) that `heard` begins with; all of it if there
+/// are none, and nothing as long as the head of the last one has not ended.
 std::string_view final_response(std::string_view heard) noexcept;
 
 /// "GET <path> HTTP/1.1" to `host`, asking the server to close. The zone of an address, as in

@@ -77,7 +77,8 @@ class KernelCounters {
     return added;
   }
 
-  /// Not, if the kernel has no such counter, or /proc does not show it: then its value is 0 and means nothing.
+  /// Not, if the kernel has no such counter, or /proc does not show it: then its value is 0 and means
+  /// nothing.
   bool is_known(Counter counter) const noexcept { return !is_missing_[static_cast<std::size_t>(counter)]; }
   void note_missing(Counter counter) noexcept { is_missing_[static_cast<std::size_t>(counter)] = true; }
 

@@ -188,7 +188,7 @@ class ArrivalLog {
   /// the mean square of the difference between neighbours (von Neumann, 1941), which a load that changes
   /// slowly does not make larger. 1, as for Poisson, with fewer than 8 pairs.
   double dispersion() const noexcept;
-  bool knows_dispersion() const noexcept;  ///< else it is 1 for want of a better one
+  bool knows_dispersion() const noexcept;                           ///< else it is 1 for want of a better one
   bool has_begun() const noexcept { return last_at_.count() > 0; }  ///< the counters were read again
 
  private:

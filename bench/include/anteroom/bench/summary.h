@@ -11,8 +11,8 @@ namespace anteroom::bench {
 
 /// Several runs of one server at one backlog. Of each number the median with its interval over runs, and the
 /// least and the most; of what decides, the loss, over stall cycles where there are such, and never over
-/// single clients. Latencies are of all clients of all runs together. What no run has measured has an estimate
-/// of no sample (Estimate::n is 0).
+/// single clients. Latencies are of all clients of all runs together. What no run has measured has an
+/// estimate of no sample (Estimate::n is 0).
 struct Summary {
   Scenario scenario;  ///< of its runs, all but their seed
   int runs = 0;       ///< that count
