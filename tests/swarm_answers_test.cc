@@ -332,14 +332,21 @@ TEST_F(SwarmAnswers, RefusesAServerThatSendsInterimResponsesForEver) {
   const HttpServer server(always({many}));
   const Outcome outcome = run({"swarm", server.at(), "--http", "/", "--patience", "20s"});
   EXPECT_EQ(outcome.status, kUsageError);
-  EXPECT_THAT(outcome.errors, HasSubstr("no final response"));
+  EXPECT_THAT(outcome.errors, HasSubstr("no final response within 64 KiB"));
   EXPECT_EQ(std::ranges::count(outcome.errors, '\n'), 1) << outcome.errors;
 
   const HttpServer waits(
       [](int, std::string_view) { return HttpServer::Answer{.pieces = {kHints}, .closes = false}; });
   const Outcome silent = run({"swarm", waits.at(), "--http", "/", "--patience", "200ms"});
   EXPECT_EQ(silent.status, kUsageError);
-  EXPECT_THAT(silent.errors, HasSubstr("answered \"HTTP/1.1 103 Early Hints\", and no final response"));
+  EXPECT_THAT(silent.errors, HasSubstr("answered \"HTTP/1.1 103 Early Hints\", and no final response within 200ms"));
+}
+
+TEST_F(SwarmAnswers, RefusesAServerThatClosesAfterAnInterimResponse) {
+  const HttpServer server(always({kHints}));
+  const Outcome outcome = run({"swarm", server.at(), "--http", "/"});
+  EXPECT_EQ(outcome.status, kUsageError);
+  EXPECT_THAT(outcome.errors, HasSubstr("103 Early Hints\", and closed without a final response"));
 }
 
 TEST_F(SwarmAnswers, EndsWhenTheLoadMeetsInterimResponsesForEver) {
@@ -404,7 +411,7 @@ TEST_F(SwarmAnswers, SendsTheHostThatWasTyped) {
 
 TEST_F(SwarmAnswers, RefusesAHostThatIsNone) {
   for (const char* host : {"", " ", "a b", "a\r\nX-Injected: 1", "a\nb", "a\tb", "example.com/path", "a@b",
-                           "[fe80::1%lo]", "[::1", "[]", "[::1]x", "\xc3\xa9.example"}) {
+                           "[fe80::1%lo]", "[::1", "a:b", "a:1:2", ":80", "[]", "[::1]x", "\xc3\xa9.example"}) {
     const Outcome outcome = run({"swarm", "127.0.0.1:1", "--http", "/", "--host", host});
     EXPECT_EQ(outcome.status, kUsageError) << host;
     EXPECT_THAT(outcome.errors, HasSubstr("--host")) << host;

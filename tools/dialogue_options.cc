@@ -27,18 +27,21 @@ bool is_path(std::string_view path) {
 /// "example.com:8080", "[::1]": what may stand in Host (RFC 9110, 7.2; the characters are those of RFC 3986,
 /// 3.2.2). A zone may not (RFC 6874, 4).
 bool is_host(std::string_view host) {
-  constexpr std::string_view kMarks = "-._~!$&'()*+,;=:%";
-  const auto is_letter = [](char c) {
-    return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z');
+  constexpr std::string_view kOfAName = "-._~!$&'()*+,;=%";
+  constexpr std::string_view kOfAnAddress = ":.";
+  const auto is_digit = [](char c) { return c >= '0' && c <= '9'; };
+  const auto consists_of = [&](std::string_view text, std::string_view marks) {
+    return std::ranges::all_of(text, [&](char c) {
+      return is_digit(c) || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || marks.find(c) != marks.npos;
+    });
   };
   const bool has_address = host.starts_with('[');
-  const std::size_t end = has_address ? host.find(']') : 0;
-  if (host.empty() || end == host.npos) return false;
-  const std::string_view address = host.substr(has_address ? 1 : 0, has_address ? end - 1 : 0);
-  const std::string_view rest = host.substr(has_address ? end + 1 : 0);
-  if (has_address && (address.empty() || !(rest.empty() || rest.starts_with(':')))) return false;
-  return std::ranges::all_of(address, [&](char c) { return is_letter(c) || c == ':' || c == '.'; }) &&
-         std::ranges::all_of(rest, [&](char c) { return is_letter(c) || kMarks.find(c) != kMarks.npos; });
+  const std::size_t end = has_address ? host.find(']') : host.find(':');
+  if (has_address && end == host.npos) return false;
+  const std::string_view name = host.substr(0, end).substr(has_address ? 1 : 0);
+  const std::string_view port = end == host.npos ? "" : host.substr(end + (has_address ? 1 : 0));
+  if (name.empty() || !consists_of(name, has_address ? kOfAnAddress : kOfAName)) return false;
+  return port.empty() || (port.starts_with(':') && std::ranges::all_of(port.substr(1), is_digit));
 }
 
 void refuse_contradictions(const TypedDialogue& typed) {

@@ -76,6 +76,14 @@ std::string_view other_protocol(const Dialogue& dialogue, std::string_view heard
   return {};
 }
 
+/// What came after interim responses, if it was no final one.
+std::string why_not_final(const Probe& probe, std::chrono::nanoseconds patience) {
+  if (probe.has_ended) return "and closed without a final response";
+  if (probe.heard.size() >= kProbeBytesMax)
+    return fmt::format("and no final response within {} KiB", kProbeBytesMax / 1024);
+  return fmt::format("and no final response within {}", bench::print_duration(patience));
+}
+
 /// The status of an HTTP answer: "404"; empty if it is none.
 std::string_view status_of(std::string_view answer) {
   constexpr std::size_t kStatusAt = std::string_view("HTTP/1.1 ").size();
@@ -185,14 +193,13 @@ std::string problem_of(const Probe& probe, const Endpoint& server, const Dialogu
   }
   if (probe.speaks_tls) return fmt::format("{} answered only a TLS handshake: {}", address, kSpeaksTls);
   if (!probe.heard.empty()) {
-    // Of interim responses alone, the last one says how far the server came.
     const std::string_view rest = dialogue.is_http ? bench::final_response(probe.heard) : probe.heard;
     const std::string_view answer = rest.empty() ? std::string_view(probe.heard) : rest;
     const std::string_view other = other_protocol(dialogue, answer);
     if (!other.empty()) return fmt::format("{} answered \"{}\": {}", address, first_line(answer), other);
     if (rest.empty())
-      return fmt::format("{} answered \"{}\", and no final response followed within {}", address,
-                         first_line(answer), bench::print_duration(patience));
+      return fmt::format("{} answered \"{}\", {}", address, first_line(answer),
+                         why_not_final(probe, patience));
     return fmt::format("{} answered \"{}\", and expected was {}{}", address, first_line(answer),
                        expected(dialogue), cure_of_answer(dialogue, answer));
   }
