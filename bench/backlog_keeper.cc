@@ -19,24 +19,33 @@
 #include <fstream>
 #include <new>
 #include <sstream>
+#include <string>
 #include <utility>
+#include <vector>
 
 namespace anteroom::bench {
 namespace {
 
-// Behind the standard error.
-constexpr int kFirst = STDERR_FILENO + 1;
-constexpr int kSecond = kFirst + 1;
+/// Closes all but these.
+void close_all_but(std::vector<int> kept) noexcept {
+  std::ranges::sort(kept);
+  unsigned first = 0;
+  for (const int fd : kept) {
+    const auto number = static_cast<unsigned>(fd);
+    if (number > first) ::syscall(SYS_close_range, first, number - 1, 0);
+    first = number + 1;
+  }
+  ::syscall(SYS_close_range, first, ~0U, 0);
+}
 
-/// Keeps nothing of ours open but the standard error and these two, as kFirst and kSecond.
-void let_go_of_descriptors(int first, int second) noexcept {
-  const int nothing = ::open("/dev/null", O_RDWR);
+/// Keeps nothing of ours open but the standard error, the locks and `process`.
+void let_go_of_descriptors(const std::vector<Fd>& locks, const Fd& process) {
+  const int nothing = ::open("/dev/null", O_RDWR | O_CLOEXEC);
   ::dup2(nothing, STDIN_FILENO);
   ::dup2(nothing, STDOUT_FILENO);
-  const int kept = ::fcntl(second, F_DUPFD, kSecond + 1);  // out of the way of the first
-  ::dup2(first, kFirst);
-  ::dup2(kept, kSecond);
-  ::syscall(SYS_close_range, kSecond + 1, ~0U, 0);
+  std::vector<int> kept{STDIN_FILENO, STDOUT_FILENO, STDERR_FILENO, process.get()};
+  for (const Fd& lock : locks) kept.push_back(lock.get());
+  close_all_but(std::move(kept));
 }
 
 /// Another name in ps(1), so that pkill(1) of the tool does not end the one that cleans up after it. What
@@ -72,7 +81,7 @@ void wait_for_the_end_of(pid_t parent, const Fd& process) noexcept {
 
 }  // namespace
 
-BacklogKeeper::BacklogKeeper(RunningServer& server) : server_(server), lock_(server.lock()) {
+BacklogKeeper::BacklogKeeper(RunningServer& server) : server_(server), locks_(server.lock()) {
   server.check_rights();
   if (server.backlog() > server.backlog_max())
     throw TargetError(fmt::format(
@@ -108,8 +117,8 @@ void BacklogKeeper::guard(pid_t parent, const Fd& tells) const noexcept {
   const Fd process(static_cast<int>(::syscall(SYS_pidfd_open, parent, 0)));
   if (!process) ::_exit(1);  // nothing would tell it of the end: so nothing is to be changed
   (void)!::write(tells.get(), "", 1);
-  let_go_of_descriptors(lock_.get(), process.get());
-  wait_for_the_end_of(parent, Fd(kSecond));
+  let_go_of_descriptors(locks_, process);
+  wait_for_the_end_of(parent, process);
   const std::string problem = put_back_ours();
   if (!problem.empty()) fmt::print(stderr, "anteroom: {}\n", problem);
   ::_exit(0);
@@ -143,7 +152,7 @@ std::string BacklogKeeper::put_back() noexcept {
   while (::waitpid(guardian_, &status, 0) < 0 && errno == EINTR) {
   }
   guardian_ = -1;
-  lock_.reset();
+  locks_.clear();
   return problem;
 }
 

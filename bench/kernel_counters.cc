@@ -25,6 +25,7 @@ void read_pairs(const char* path, Values& values) {
     std::int64_t number = 0;  // some are signed: Tcp.MaxConn is -1
     name_stream >> group;
     number_stream >> group;
+    if (group.empty()) continue;
     group.back() = '.';
     while (name_stream >> name && number_stream >> number)
       values[group + name] = static_cast<std::uint64_t>(number);

@@ -13,13 +13,19 @@
 #include <cerrno>
 #include <cstddef>
 #include <cstring>
+#include <span>
 #include <vector>
+
+#include "netlink_answer.h"
 
 namespace anteroom::bench {
 namespace {
 
 // Locally administered (the second bit of the first byte), and ours alone: nobody else is on the line.
 constexpr std::array<unsigned char, 6> kHardwareAddress{0x02, 'd', 'o', 'o', 'r', 0x01};
+// A refusal repeats the request, and a link has some 2 KiB of attributes.
+constexpr std::size_t kAnswerBytes = 32 * 1024;
+constexpr std::string_view kName = "rtnetlink";
 constexpr int kLoopbackIndex = 1;  // in every network namespace (LOOPBACK_IFINDEX)
 
 int index_of(const std::string& link) {
@@ -46,7 +52,7 @@ class Netlink::Request {
     const nlmsghdr header{.nlmsg_len = 0,
                           .nlmsg_type = static_cast<std::uint16_t>(type),
                           .nlmsg_flags = static_cast<std::uint16_t>(NLM_F_REQUEST | flags),
-                          .nlmsg_seq = 1,
+                          .nlmsg_seq = 0,
                           .nlmsg_pid = 0};
     append(&header, sizeof(header));
     append(&subject, sizeof(subject));
@@ -78,9 +84,10 @@ class Netlink::Request {
   }
   void end_attribute(std::size_t begin) { set_length(begin, bytes_.size() - begin); }
 
-  /// The whole message, of which the header knows the length now.
-  const std::vector<std::byte>& finish() {
+  /// The whole message, of which the header knows its number and the length now.
+  const std::vector<std::byte>& finish(std::uint32_t number) {
     const auto length = static_cast<std::uint32_t>(bytes_.size());
+    std::memcpy(bytes_.data() + offsetof(nlmsghdr, nlmsg_seq), &number, sizeof(number));
     std::memcpy(bytes_.data() + offsetof(nlmsghdr, nlmsg_len), &length, sizeof(length));
     return bytes_;
   }
@@ -94,33 +101,29 @@ class Netlink::Request {
   std::vector<std::byte> bytes_;
 };
 
-Netlink::Netlink() : socket_(::socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_ROUTE)) {
-  if (!socket_) throw setup_error(last_error(), "socket", "to rtnetlink");
-}
+Netlink::Netlink()
+    : socket_(open_netlink(NETLINK_ROUTE, kName)), port_(netlink_port(socket_, kName)), buffer_(kAnswerBytes) {}
 
-/// What is longer than this is cut off: a refusal repeats the request, a link has attributes.
-template <class Body>
-struct Netlink::Answer {
-  nlmsghdr header;
-  Body body;
-};
-
-template <class Body>
-Netlink::Answer<Body> Netlink::exchange(Request& request, std::string_view tried, std::string_view on) {
-  const std::vector<std::byte>& message = request.finish();
-  Answer<Body> answer{};
-  if (::send(socket_.get(), message.data(), message.size(), 0) < 0 ||
-      ::recv(socket_.get(), &answer, sizeof(answer), 0) < 0) {
+NetlinkMessage Netlink::exchange(Request& request, std::string_view tried, std::string_view on) {
+  const std::uint32_t number = ++requests_;
+  const std::vector<std::byte>& message = request.finish(number);
+  if (::send(socket_.get(), message.data(), message.size(), 0) < 0)
     throw setup_error(last_error(), tried, on);
+  for (;;) {
+    std::span<const std::byte> received = receive_from_kernel(socket_, buffer_, kName);
+    while (const auto answer = take_message(received)) {
+      if (answer->header.nlmsg_seq != number || answer->header.nlmsg_pid != port_) continue;
+      if (answer->header.nlmsg_type == NLMSG_NOOP) continue;
+      return *answer;
+    }
   }
-  return answer;
 }
 
 void Netlink::ask(Request& request, std::string_view tried, std::string_view on) {
-  const auto answer = exchange<nlmsgerr>(request, tried, on);
+  const NetlinkMessage answer = exchange(request, tried, on);
   if (answer.header.nlmsg_type != NLMSG_ERROR)
     throw setup_error(std::make_error_code(std::errc::protocol_error), tried, on);
-  if (answer.body.error != 0) throw setup_error({-answer.body.error, std::system_category()}, tried, on);
+  if (const int error = error_in(answer)) throw setup_error({error, std::system_category()}, tried, on);
 }
 
 void Netlink::make_veth(const std::string& link, int other_namespace) {
@@ -160,8 +163,9 @@ void Netlink::set_flags(const std::string& link, unsigned flags) {
 
 bool Netlink::is_running(const std::string& link) {
   Request request(RTM_GETLINK, 0, ifinfomsg{.ifi_index = index_of(link)});
-  const auto answer = exchange<ifinfomsg>(request, "look at the link", link);
-  return answer.header.nlmsg_type == RTM_NEWLINK && (answer.body.ifi_flags & IFF_RUNNING) != 0;
+  const NetlinkMessage answer = exchange(request, "look at the link", link);
+  const auto state = read_as<ifinfomsg>(answer.body);
+  return answer.header.nlmsg_type == RTM_NEWLINK && state && (state->ifi_flags & IFF_RUNNING) != 0;
 }
 
 void Netlink::add_address(const std::string& link, const Network& address) {

@@ -1,9 +1,13 @@
 #pragma once
 #include <anteroom/fd.h>
 
+#include <cstddef>
 #include <cstdint>
 #include <string>
 #include <string_view>
+#include <vector>
+
+#include "netlink_answer.h"
 
 namespace anteroom::bench {
 
@@ -42,14 +46,15 @@ class Netlink {
 
  private:
   class Request;
-  template <class Body>
-  struct Answer;
-  template <class Body>
-  Answer<Body> exchange(Request& request, std::string_view tried, std::string_view on);
+  /// The kernel's answer to it, which lies in `buffer_`.
+  NetlinkMessage exchange(Request& request, std::string_view tried, std::string_view on);
   void ask(Request& request, std::string_view tried, std::string_view on);
   void set_flags(const std::string& link, unsigned flags);
 
   Fd socket_;
+  std::uint32_t port_ = 0;
+  std::uint32_t requests_ = 0;
+  std::vector<std::byte> buffer_;
 };
 
 }  // namespace anteroom::bench

@@ -6,7 +6,9 @@
 #include <fcntl.h>
 #include <fmt/format.h>
 #include <fmt/ranges.h>
+#include <netinet/in.h>
 #include <sched.h>
+#include <sys/file.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -153,19 +155,45 @@ std::uint16_t the_only_port(pid_t pid, const Listeners& held, std::optional<std:
   return wanted.value_or(*ports.begin());
 }
 
-/// What /proc calls "socket:[inode]", and sock_diag too. (SO_COOKIE would not do: of an MPTCP listener, as
-/// those of Go are, it is not that of the TCP socket within, which sock_diag shows.)
-bool is_socket(const Fd& fd, std::uint32_t inode) noexcept {
+/// getsockopt(2) of SOL_SOCKET; nothing if the kernel does not know it.
+template <class Value>
+std::optional<Value> socket_option(const Fd& fd, int name) noexcept {
+  Value value{};
+  socklen_t size = sizeof(value);
+  if (::getsockopt(fd.get(), SOL_SOCKET, name, &value, &size) != 0 || size != sizeof(value))
+    return std::nullopt;
+  return value;
+}
+
+/// Whether it is of the network namespace that we are in. A kernel before 5.14 does not say (SO_NETNS_COOKIE).
+bool is_in_this_network(const Fd& fd) noexcept {
+  constexpr int kNetworkCookie = 71;  // SO_NETNS_COOKIE, which glibc 2.35 does not have
+  const Fd ours(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
+  const auto here = ours ? socket_option<std::uint64_t>(ours, kNetworkCookie) : std::nullopt;
+  const auto there = socket_option<std::uint64_t>(fd, kNetworkCookie);
+  return !here || !there || *here == *there;
+}
+
+/// Whether this is the listening TCP socket that sock_diag has shown, by all that the socket itself says. An
+/// inode is a number of the whole machine, so it alone could lead to a socket of another network.
+bool is_room(const Fd& fd, const ServerRoom& room) noexcept {
   struct stat file {};
-  return ::fstat(fd.get(), &file) == 0 && S_ISSOCK(file.st_mode) && file.st_ino == inode;
+  if (::fstat(fd.get(), &file) != 0 || !S_ISSOCK(file.st_mode) || file.st_ino != room.inode) return false;
+  const auto protocol = socket_option<int>(fd, SO_PROTOCOL);
+  if (protocol != IPPROTO_TCP && protocol != IPPROTO_MPTCP) return false;
+  if (socket_option<int>(fd, SO_ACCEPTCONN) != 1 || !(local_endpoint(fd.get()) == room.address)) return false;
+  // Of an MPTCP listener, as those of Go are, it is not that of the TCP socket within, which sock_diag shows.
+  const bool has_own_cookie = protocol == IPPROTO_TCP;
+  if (has_own_cookie && socket_option<std::uint64_t>(fd, SO_COOKIE) != room.cookie) return false;
+  return is_in_this_network(fd);
 }
 
 /// The very socket, through a process that has it; not open if that one has it no more. `error` is why.
-Fd reach(const SocketHolder& holder, std::uint32_t inode, int& error) noexcept {
+Fd reach(const SocketHolder& holder, const ServerRoom& room, int& error) noexcept {
   const Fd process = open_process(holder.pid);
   Fd socket = process ? copy_descriptor(process, holder.fd) : Fd();
   error = socket ? 0 : errno;
-  if (socket && !is_socket(socket, inode)) socket.reset();
+  if (socket && !is_room(socket, room)) socket.reset();
   return socket;
 }
 
@@ -185,6 +213,21 @@ int limit_of(const ServerRoom& room) {
   return static_cast<int>(socket->limit);
 }
 
+// Of one socket, the processes that are locked: those with the lowest pids. Another user may not see some.
+constexpr std::size_t kLocksMax = 4;
+
+/// Of each address one socket stands for all: that with the lowest inode.
+std::vector<std::uint32_t> lowest_inodes(const std::vector<ServerRoom>& rooms) {
+  std::map<Endpoint, std::uint32_t> lowest;
+  for (const ServerRoom& room : rooms) {
+    const auto [entry, is_new] = lowest.emplace(room.address, room.inode);
+    if (!is_new) entry->second = std::min(entry->second, room.inode);
+  }
+  std::vector<std::uint32_t> inodes;
+  for (const auto& [address, inode] : lowest) inodes.push_back(inode);
+  return inodes;
+}
+
 /// Whether we have set that, as somaxconn may have clipped it since.
 bool is_one_of(std::span<const int> ours, int limit) {
   const int most = system_backlog_max();
@@ -199,7 +242,7 @@ std::string given_by_somebody_else(const ServerRoom& room, int now) {
 /// Through the process by which it was found, or, as processes come and go, through any other that has it.
 Fd reach(const ServerRoom& room) {
   int error = 0;
-  if (Fd socket = reach({.pid = room.pid, .fd = room.fd}, room.inode, error)) return socket;
+  if (Fd socket = reach({.pid = room.pid, .fd = room.fd}, room, error)) return socket;
   if (error == ENOSYS)
     throw TargetError(
         "this kernel has no pidfd_getfd(2), by which one reaches another's socket: it takes Linux 5.6");
@@ -208,7 +251,7 @@ Fd reach(const ServerRoom& room) {
   const SocketHolders holders = find_socket_holders();
   if (const auto found = holders.by_inode.find(room.inode); found != holders.by_inode.end()) {
     for (const SocketHolder& holder : found->second) {
-      if (Fd socket = reach(holder, room.inode, error)) return socket;
+      if (Fd socket = reach(holder, room, error)) return socket;
     }
   }
   if (error == EPERM || find(room)) throw TargetError(not_allowed_to_touch(room.pid));
@@ -338,21 +381,40 @@ void RunningServer::set_backlog(int backlog) const {
   for (const ServerRoom& room : rooms_) listen_on(room, backlog);
 }
 
-Fd RunningServer::lock() {
-  // An abstract name (unix(7)) lives in the server's network namespace, and is gone with the last who has it.
-  const Endpoint name = Endpoint::unix_path(fmt::format("@anteroom-{}", rooms_.front().inode));
-  Fd lock(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
-  if (!lock) throw setup_error(last_error(), "socket", "to lock the server");
-  if (::bind(lock.get(), name.data(), name.size()) == 0) {
-    // Who had it before may have put back what it had since it was found.
-    for (ServerRoom& room : rooms_) room.backlog = limit_of(room);
-    return lock;
+std::vector<Fd> RunningServer::lock() {
+  const SocketHolders holders = find_socket_holders();
+  std::set<std::pair<pid_t, int>> descriptors;
+  for (const std::uint32_t inode : lowest_inodes(rooms_)) {
+    const auto found = holders.by_inode.find(inode);
+    if (found == holders.by_inode.end()) continue;
+    for (const SocketHolder& holder : std::span(found->second).first(std::min(kLocksMax, found->second.size())))
+      descriptors.emplace(holder.pid, holder.fd);
   }
-  if (errno != EADDRINUSE) throw setup_error(last_error(), "bind", name.to_string());
-  throw TargetError(
-      fmt::format("another anteroom is tuning {} (pid {}), or has yet to put back what it had: wait for it, "
-                  "or end it",
-                  name_, pid_));
+  std::vector<Fd> locks;
+  for (const auto& [pid, fd] : descriptors) {
+    const std::string path = fmt::format("/proc/{}/fdinfo/{}", pid, fd);
+    Fd file(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW));
+    if (!file && (errno == EMFILE || errno == ENFILE)) throw setup_error(last_error(), "open", path);
+    if (!file) continue;  // it was closed meanwhile, or is another user's
+    if (::flock(file.get(), LOCK_EX | LOCK_NB) == 0) {
+      locks.push_back(std::move(file));
+    } else if (errno != EWOULDBLOCK) {
+      throw setup_error(last_error(), "flock", path);
+    } else {
+      throw TargetError(
+          fmt::format("another anteroom is tuning {} (pid {}), or has yet to put back what it had: wait for "
+                      "it, or end it",
+                      name_, pid_));
+    }
+  }
+  if (locks.empty()) {
+    check_rights();  // which says what is missing
+    throw TargetError(fmt::format("{} cannot be locked: nothing in /proc/{}/fdinfo can be opened",
+                                  in_words(pid_), pid_));
+  }
+  // What another anteroom has put back meanwhile is what it has.
+  for (ServerRoom& room : rooms_) room.backlog = limit_of(room);
+  return locks;
 }
 
 std::string RunningServer::put_back(std::span<const int> ours) const noexcept {

@@ -15,6 +15,9 @@
 #include <cstring>
 #include <system_error>
 
+#include "diag_dump.h"
+#include "netlink_answer.h"
+
 namespace anteroom::bench {
 namespace {
 
@@ -24,6 +27,14 @@ constexpr std::size_t kAnswerBytes = 32 * 1024;
 
 // A jump of the filter is a 16-bit number, and each port takes 12 bytes of it.
 constexpr std::size_t kFilterPortsMax = 5000;
+
+// Answers that were interrupted, before it is given up.
+constexpr int kTriesMax = 5;
+
+// Where the attributes of a socket begin.
+constexpr std::size_t kSocketBytes = NLMSG_ALIGN(sizeof(inet_diag_msg));
+
+constexpr std::string_view kName = "sock_diag";
 
 /// "Its local port is one of these", as a little program that the kernel runs on each socket
 /// (inet_diag_bc_run in net/ipv4/inet_diag.c). An operation is followed by its operand; on a yes it goes on
@@ -59,20 +70,70 @@ Endpoint endpoint_of(int family, const __be32* address, __be16 port, std::uint32
   return Endpoint::from(reinterpret_cast<const sockaddr*>(&v6), sizeof(v6));
 }
 
-const std::byte* body_of(const nlmsghdr* message) {
-  return reinterpret_cast<const std::byte*>(message) + NLMSG_HDRLEN;
-}
-
 }  // namespace
 
-SocketDiag::SocketDiag()
-    : socket_(::socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_SOCK_DIAG)), buffer_(kAnswerBytes) {
-  if (!socket_) throw setup_error(last_error(), "socket", "to sock_diag");
+DiagProgress read_diag_dump(std::span<const std::byte> received, const DiagQuestion& question,
+                            const TakeSocket& take) {
+  DiagProgress progress;
+  while (const auto message = take_message(received)) {
+    const nlmsghdr& header = message->header;
+    // The rest of an answer that nobody read, or none of ours.
+    if (header.nlmsg_seq != question.sequence || header.nlmsg_pid != question.port) continue;
+    if ((header.nlmsg_flags & NLM_F_DUMP_INTR) != 0) progress.was_interrupted = true;
+    if (header.nlmsg_type == NLMSG_DONE) {
+      // It ends with how the dump went (netlink_dump_done in net/netlink/af_netlink.c).
+      if (const auto result = read_as<int>(message->body); result && *result < 0)
+        throw setup_error({error_in(*message), std::system_category()}, "query", kName);
+      progress.is_done = true;
+      return progress;
+    }
+    if (header.nlmsg_type == NLMSG_OVERRUN)
+      throw setup_error(std::make_error_code(std::errc::no_buffer_space), "query", kName);
+    if (header.nlmsg_type == NLMSG_ERROR) {
+      // An error of 0 acknowledges, and a dump is not acknowledged.
+      const int error = error_in(*message);
+      throw setup_error({error != 0 ? error : EPROTO, std::system_category()}, "query", kName);
+    }
+    if (header.nlmsg_type != SOCK_DIAG_BY_FAMILY) continue;
+    const auto socket = read_as<inet_diag_msg>(message->body);
+    if (!socket)
+      throw setup_error(std::make_error_code(std::errc::bad_message), "read a netlink answer",
+                        "that ends within a socket");
+    const bool is_asked_for = socket->idiag_family == question.family && socket->idiag_state < 32 &&
+                              (question.states >> socket->idiag_state & 1) != 0;
+    if (is_asked_for) take(*socket, message->body.subspan(std::min(kSocketBytes, message->body.size())));
+  }
+  return progress;
 }
 
-template <class Take>
+ListeningSocket listening_socket(const inet_diag_msg& socket, std::span<const std::byte> attributes) {
+  ListeningSocket listener;
+  listener.address = endpoint_of(socket.idiag_family, socket.id.idiag_src, socket.id.idiag_sport,
+                                 socket.id.idiag_if);
+  listener.depth = socket.idiag_rqueue;
+  listener.limit = socket.idiag_wqueue;
+  listener.cookie = std::uint64_t{socket.id.idiag_cookie[1]} << 32 | socket.id.idiag_cookie[0];
+  listener.inode = socket.idiag_inode;
+  listener.uid = socket.idiag_uid;
+  while (const auto attribute = take_attribute(attributes)) {
+    if (attribute->type == INET_DIAG_SKMEMINFO) {
+      constexpr std::size_t kDropsAt = SK_MEMINFO_DROPS * sizeof(std::uint32_t);
+      listener.drops = read_as<std::uint32_t>(attribute->value, kDropsAt).value_or(listener.drops);
+    } else if (attribute->type == INET_DIAG_SKV6ONLY) {
+      listener.is_v6_only = read_as<std::uint8_t>(attribute->value).value_or(0) != 0;
+    }
+  }
+  return listener;
+}
+
+SocketDiag::SocketDiag()
+    : socket_(open_netlink(NETLINK_SOCK_DIAG, kName)),
+      port_(netlink_port(socket_, kName)),
+      buffer_(kAnswerBytes) {}
+
+template <class Take, class Restart>
 void SocketDiag::dump(int family, std::uint32_t states, std::uint8_t extensions,
-                      std::span<const std::uint16_t> ports, Take take) {
+                      std::span<const std::uint16_t> ports, Take take, Restart restart) {
   struct {
     nlmsghdr header{};
     inet_diag_req_v2 question{};
@@ -85,40 +146,31 @@ void SocketDiag::dump(int family, std::uint32_t states, std::uint8_t extensions,
   std::array<iovec, 3> parts{{{.iov_base = &request, .iov_len = sizeof(request)},
                               {.iov_base = &attribute, .iov_len = sizeof(attribute)},
                               {.iov_base = filter.data(), .iov_len = filter_bytes}}};
-  const std::uint32_t number = ++questions_;
-  request.header = {.nlmsg_len = static_cast<std::uint32_t>(
-                        sizeof(request) + (filter.empty() ? 0 : sizeof(attribute) + filter_bytes)),
-                    .nlmsg_type = SOCK_DIAG_BY_FAMILY,
-                    .nlmsg_flags = NLM_F_REQUEST | NLM_F_DUMP,
-                    .nlmsg_seq = number,
-                    .nlmsg_pid = 0};
   request.question.sdiag_family = static_cast<std::uint8_t>(family);
   request.question.sdiag_protocol = IPPROTO_TCP;
   request.question.idiag_ext = extensions;
   request.question.idiag_states = states;
-  if (::writev(socket_.get(), parts.data(), filter.empty() ? 1 : 3) < 0)
-    throw setup_error(last_error(), "ask sock_diag", "for TCP sockets");
-
-  for (;;) {
-    const ssize_t size = ::recv(socket_.get(), buffer_.data(), buffer_.size(), MSG_TRUNC);
-    if (size < 0 && errno == EINTR) continue;
-    if (size < 0) throw setup_error(last_error(), "hear from sock_diag", "of TCP sockets");
-    if (static_cast<std::size_t>(size) > buffer_.size())
-      throw setup_error(std::make_error_code(std::errc::message_size), "hear from sock_diag",
-                        "of TCP sockets");
-    auto left = static_cast<std::size_t>(size);
-    for (const auto* message = reinterpret_cast<const nlmsghdr*>(buffer_.data()); NLMSG_OK(message, left);
-         message = NLMSG_NEXT(message, left)) {
-      if (message->nlmsg_seq != number) continue;  // the rest of an answer that nobody listened to
-      if (message->nlmsg_type == NLMSG_DONE) return;
-      if (message->nlmsg_type == NLMSG_ERROR) {
-        const auto* const error = reinterpret_cast<const nlmsgerr*>(body_of(message));
-        throw setup_error({-error->error, std::system_category()}, "ask sock_diag", "for TCP sockets");
-      }
-      const auto* const socket = reinterpret_cast<const inet_diag_msg*>(body_of(message));
-      take(*socket, reinterpret_cast<const rtattr*>(socket + 1),
-           message->nlmsg_len - NLMSG_LENGTH(sizeof(*socket)));
+  for (int tries = 1;; ++tries) {
+    const std::uint32_t number = ++questions_;
+    request.header = {.nlmsg_len = static_cast<std::uint32_t>(
+                          sizeof(request) + (filter.empty() ? 0 : sizeof(attribute) + filter_bytes)),
+                      .nlmsg_type = SOCK_DIAG_BY_FAMILY,
+                      .nlmsg_flags = NLM_F_REQUEST | NLM_F_DUMP,
+                      .nlmsg_seq = number,
+                      .nlmsg_pid = 0};
+    if (::writev(socket_.get(), parts.data(), filter.empty() ? 1 : 3) < 0)
+      throw setup_error(last_error(), "query", kName);
+    const DiagQuestion question{.family = family, .states = states, .sequence = number, .port = port_};
+    DiagProgress all;
+    while (!all.is_done) {
+      const DiagProgress part = read_diag_dump(receive_from_kernel(socket_, buffer_, kName), question, take);
+      all.is_done = part.is_done;
+      all.was_interrupted = all.was_interrupted || part.was_interrupted;
     }
+    if (!all.was_interrupted) return;
+    if (tries == kTriesMax)
+      throw setup_error(std::make_error_code(std::errc::resource_unavailable_try_again), "query", kName);
+    restart();
   }
 }
 
@@ -127,26 +179,13 @@ void SocketDiag::listeners(std::vector<ListeningSocket>& into, std::span<const s
   into.clear();
   const bool is_filtered_here = ports.size() > kFilterPortsMax;
   for (const int family : {AF_INET, AF_INET6}) {
-    dump(family, 1U << TCP_LISTEN, kMemory, ports,
-         [&](const inet_diag_msg& socket, const rtattr* attribute, std::size_t left) {
-           if (is_filtered_here && std::ranges::count(ports, ntohs(socket.id.idiag_sport)) == 0) return;
-           ListeningSocket& listener = into.emplace_back();
-           listener.address =
-               endpoint_of(family, socket.id.idiag_src, socket.id.idiag_sport, socket.id.idiag_if);
-           listener.depth = socket.idiag_rqueue;
-           listener.limit = socket.idiag_wqueue;
-           listener.cookie = std::uint64_t{socket.id.idiag_cookie[1]} << 32 | socket.id.idiag_cookie[0];
-           listener.inode = socket.idiag_inode;
-           listener.uid = socket.idiag_uid;
-           for (; RTA_OK(attribute, left); attribute = RTA_NEXT(attribute, left)) {
-             if (attribute->rta_type == INET_DIAG_SKMEMINFO &&
-                 RTA_PAYLOAD(attribute) >= (SK_MEMINFO_DROPS + 1) * sizeof(std::uint32_t)) {
-               listener.drops = static_cast<const std::uint32_t*>(RTA_DATA(attribute))[SK_MEMINFO_DROPS];
-             } else if (attribute->rta_type == INET_DIAG_SKV6ONLY) {
-               listener.is_v6_only = *static_cast<const std::uint8_t*>(RTA_DATA(attribute)) != 0;
-             }
-           }
-         });
+    const auto known = static_cast<std::ptrdiff_t>(into.size());
+    const auto take = [&](const inet_diag_msg& socket, std::span<const std::byte> attributes) {
+      if (is_filtered_here && std::ranges::count(ports, ntohs(socket.id.idiag_sport)) == 0) return;
+      into.push_back(listening_socket(socket, attributes));
+    };
+    dump(family, 1U << TCP_LISTEN, kMemory, ports, take,
+         [&] { into.erase(into.begin() + known, into.end()); });
   }
 }
 
@@ -155,12 +194,14 @@ std::vector<ConnectedSocket> SocketDiag::connections(std::uint16_t local_port) {
   constexpr std::uint32_t kNotThese = 1U << TCP_LISTEN | 1U << TCP_TIME_WAIT;
   std::vector<ConnectedSocket> sockets;
   for (const int family : {AF_INET, AF_INET6}) {
-    dump(family, kAllStates & ~kNotThese, 0, std::span(&local_port, 1),
-         [&](const inet_diag_msg& socket, const rtattr*, std::size_t) {
-           sockets.push_back({.local = endpoint_of(family, socket.id.idiag_src, socket.id.idiag_sport, 0),
-                              .remote = endpoint_of(family, socket.id.idiag_dst, socket.id.idiag_dport, 0),
-                              .state = socket.idiag_state});
-         });
+    const auto known = static_cast<std::ptrdiff_t>(sockets.size());
+    const auto take = [&](const inet_diag_msg& socket, std::span<const std::byte>) {
+      sockets.push_back({.local = endpoint_of(family, socket.id.idiag_src, socket.id.idiag_sport, 0),
+                         .remote = endpoint_of(family, socket.id.idiag_dst, socket.id.idiag_dport, 0),
+                         .state = socket.idiag_state});
+    };
+    dump(family, kAllStates & ~kNotThese, 0, std::span(&local_port, 1), take,
+         [&] { sockets.erase(sockets.begin() + known, sockets.end()); });
   }
   return sockets;
 }

@@ -2,10 +2,12 @@
 #include <anteroom/bench/backlog_keeper.h>
 #include <anteroom/bench/running_server.h>
 #include <anteroom/listener.h>
+#include <fcntl.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <sched.h>
 #include <signal.h>
+#include <sys/file.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/wait.h>
@@ -300,7 +302,107 @@ TEST_F(RunningServerTest, MayListenByMultipathTcp) {
   EXPECT_THAT(limits_of(kPort), testing::ElementsAre(5));
 }
 
+/// What the other does when it gets SIGUSR1.
+void on_user_signal(void (*handler)(int)) { ::signal(SIGUSR1, handler); }
+
+TEST_F(RunningServerTest, IsNotTakenForWhatHasItsDescriptorSince) {
+  const Other other([] {
+    listen_for_ever("127.0.0.1", kPort, 5);
+    listen_for_ever("127.0.0.1", kPort + 1, 6);
+    on_user_signal([](int) { ::dup2(kept()[1].fd(), kept()[0].fd()); });
+  });
+  const RunningServer server(other.pid(), kPort);
+  ::kill(other.pid(), SIGUSR1);
+  ASSERT_TRUE(await([] { return limits_of(kPort).empty(); }));
+  EXPECT_THROW(server.set_backlog(20), ServerGone);
+  EXPECT_THAT(limits_of(kPort + 1), testing::ElementsAre(6));
+}
+
+TEST_F(RunningServerTest, ThatListensNoMoreIsNotMadeToListenAgain) {
+  const Other other([] {
+    listen_for_ever("127.0.0.1", kPort, 5);
+    on_user_signal([](int) { ::shutdown(kept()[0].fd(), SHUT_RDWR); });
+  });
+  const RunningServer server(other.pid(), kPort);
+  ::kill(other.pid(), SIGUSR1);
+  ASSERT_TRUE(await([] { return limits_of(kPort).empty(); }));
+  EXPECT_THROW(server.set_backlog(20), ServerGone);
+  EXPECT_THROW(server.check_rights(), ServerGone);
+  EXPECT_THAT(limits_of(kPort), testing::IsEmpty());
+}
+
 class BacklogKeeperTest : public RunningServerTest {};
+
+TEST_F(BacklogKeeperTest, IsNotKeptOutByAnAbstractNameThatAnybodyMayTake) {
+  const Other other([] { listen_for_ever("127.0.0.1", kPort, 5); });
+  RunningServer server(other.pid(), kPort);
+  const Listener taken(Endpoint::unix_path("@anteroom-" + std::to_string(server.rooms().front().inode)));
+  BacklogKeeper keeper(server);
+  keeper.set_backlog(20);
+  EXPECT_THAT(limits_of(kPort), testing::ElementsAre(20));
+  EXPECT_EQ(keeper.put_back(), "");
+}
+
+TEST_F(BacklogKeeperTest, IsNotKeptOutByOneWhoMayNotTraceTheServer) {
+  constexpr uid_t kNobody = 65534;
+  const Other other([] { listen_for_ever("127.0.0.1", kPort, 5); });
+  RunningServer server(other.pid(), kPort);
+  const ServerRoom& room = server.rooms().front();
+  const std::string info = "/proc/" + std::to_string(room.pid) + "/fdinfo/" + std::to_string(room.fd);
+  const Other stranger([&info] {
+    if (::setresuid(kNobody, kNobody, kNobody) != 0) ::_exit(1);
+    const int file = ::open(info.c_str(), O_RDONLY);
+    if (file >= 0) (void)::flock(file, LOCK_EX);
+  });
+  if (!is_alive(stranger.pid())) GTEST_SKIP() << "cannot become another user";
+  EXPECT_NO_THROW(BacklogKeeper{server}.set_backlog(20));
+}
+
+TEST_F(BacklogKeeperTest, LetsAnotherPortOfTheSameProcessBeTuned) {
+  const Other other([] {
+    listen_for_ever("127.0.0.1", kPort, 5);
+    listen_for_ever("127.0.0.1", kPort + 1, 6);
+  });
+  RunningServer one(other.pid(), kPort);
+  RunningServer two(other.pid(), kPort + 1);
+  BacklogKeeper first(one);
+  BacklogKeeper second(two);
+  first.set_backlog(20);
+  second.set_backlog(21);
+  EXPECT_THAT(limits_of(kPort), testing::ElementsAre(20));
+  EXPECT_THAT(limits_of(kPort + 1), testing::ElementsAre(21));
+}
+
+TEST_F(BacklogKeeperTest, IsTheOnlyOneThoughTheServerIsFoundByAChild) {
+  const Other other([] {
+    listen_for_ever("127.0.0.1", kPort, 5);
+    if (::fork() == 0) {
+      ::prctl(PR_SET_PDEATHSIG, SIGKILL);
+      for (;;) ::pause();
+    }
+  });
+  RunningServer by_parent(other.pid(), kPort);
+  pid_t child = 0;
+  ASSERT_TRUE(await([&] {
+    for (const pid_t pid : all_processes()) child = parent_of(pid) == other.pid() ? pid : child;
+    return child != 0;
+  }));
+  RunningServer by_child(child, kPort);
+  const BacklogKeeper first(by_parent);
+  EXPECT_THROW((void)by_child.lock(), TargetError);
+}
+
+TEST_F(BacklogKeeperTest, LeavesNoLockWhenItAndItsGuardianAreKilled) {
+  const Other other([] { listen_for_ever("127.0.0.1", kPort, 5); });
+  Other tuner([&other] {
+    static RunningServer server(other.pid(), kPort);
+    static const std::vector<Fd> locks = server.lock();
+  });
+  RunningServer server(other.pid(), kPort);
+  EXPECT_THROW((void)server.lock(), TargetError);
+  tuner.end();
+  EXPECT_NO_THROW((void)server.lock());
+}
 
 TEST_F(BacklogKeeperTest, PutsBackAtItsEnd) {
   const Other other([] { listen_for_ever("127.0.0.1", kPort, 5); });
@@ -333,11 +435,11 @@ TEST_F(BacklogKeeperTest, IsTheOnlyOneOfItsServer) {
     first.set_backlog(20);
     RunningServer again(other.pid(), kPort);
     EXPECT_THROW(BacklogKeeper{again}, TargetError);
-    EXPECT_THROW(again.lock(), TargetError);
+    EXPECT_THROW((void)again.lock(), TargetError);
     EXPECT_THAT(limits_of(kPort), testing::ElementsAre(20));
   }
   EXPECT_THAT(limits_of(kPort), testing::ElementsAre(5));
-  EXPECT_NO_THROW(server.lock());
+  EXPECT_NO_THROW((void)server.lock());
 }
 
 TEST_F(BacklogKeeperTest, LeavesWhatSomebodyElseHasSetMeanwhile) {

@@ -148,7 +148,7 @@ int run(const Retune& retune, const Invocation& invocation) {
   if (retune.until_exit && !retune.dry_run) {
     keeper.emplace(server).set_backlog(retune.wanted);
   } else if (!retune.dry_run) {
-    const Fd lock = server.lock();
+    const std::vector<Fd> locks = server.lock();
     change(server, retune.wanted);
   }
   const std::vector<RoomNow> rooms = look(server);

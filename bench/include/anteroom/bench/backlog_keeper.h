@@ -5,6 +5,7 @@
 #include <array>
 #include <atomic>
 #include <string>
+#include <vector>
 
 namespace anteroom::bench {
 
@@ -43,7 +44,7 @@ class BacklogKeeper {
   std::array<int, 2> ours() const noexcept;
 
   const RunningServer& server_;
-  Fd lock_;
+  std::vector<Fd> locks_;
   Ours* ours_ = nullptr;
   pid_t guardian_ = -1;
 };

@@ -82,9 +82,13 @@ class RunningServer {
   /// listen(fd, backlog) on every room; a number beyond backlog_max() becomes that. Throws ServerGone, or
   /// TargetError if it is not allowed.
   void set_backlog(int backlog) const;
-  /// As long as that is open, no other process of ours changes it; the rooms' backlogs are those of now.
-  /// Throws TargetError if one does.
-  Fd lock();
+  /// As long as these are open, no other process of ours changes it; the rooms' backlogs are those of now.
+  /// Throws TargetError if one does. They are locks (flock(2)) on /proc/<pid>/fdinfo/<fd> of the sockets: a
+  /// file that opens only for those who may trace the process, so nobody else can keep us from it, and on
+  /// which no lock is left when its last holder has ended. Two processes see one file if they see one mount
+  /// of /proc: one in a container with its own /proc and one outside of it do not exclude each other, and
+  /// find by check_untouched() what the other has changed.
+  std::vector<Fd> lock();
   /// Every room gets back what it had when it was found; but for those that somebody else has changed
   /// (check_untouched()), unless nobody names what is ours. Throws nothing:
   /// returns one line about what was not put back; empty if all was, or if the server is gone.

@@ -35,7 +35,8 @@ struct ConnectedSocket {
 
 /// Asks the kernel for the TCP sockets of one network namespace, as ss(8) does (NETLINK_SOCK_DIAG,
 /// sock_diag(7)). Takes no privilege. The namespace is that of the thread that makes it, for as long as it
-/// lives.
+/// lives. Only the kernel's own answers count, and each length in them is checked: root of a container may
+/// send to any netlink socket of its network namespace.
 class SocketDiag {
  public:
   /// Throws std::system_error if the kernel has no such thing.
@@ -51,11 +52,12 @@ class SocketDiag {
   std::vector<ConnectedSocket> connections(std::uint16_t local_port);
 
  private:
-  template <class Take>
+  template <class Take, class Restart>
   void dump(int family, std::uint32_t states, std::uint8_t extensions, std::span<const std::uint16_t> ports,
-            Take take);
+            Take take, Restart restart);
 
-  Fd socket_;
+  Fd socket_;  // connected to the kernel: nobody else can answer
+  std::uint32_t port_ = 0;
   std::vector<std::byte> buffer_;
   std::uint32_t questions_ = 0;
 };
