@@ -5,11 +5,17 @@
 #include <anteroom/metrics.h>
 #include <anteroom/reactor_pool.h>
 #include <gtest/gtest.h>
+#include <linux/filter.h>
+#include <linux/netlink.h>
 #include <netinet/tcp.h>
 #include <pty.h>
 #include <sys/ioctl.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <sys/time.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <array>
@@ -26,6 +32,7 @@
 
 #include "prometheus.h"
 #include "support/exposition.h"
+#include "support/forger.h"
 #include "support/own_network.h"
 #include "support/peer.h"
 #include "support/program.h"
@@ -357,7 +364,7 @@ TEST_F(Watch, ServesPrometheus) {
   ASSERT_TRUE(at.is_loopback()) << program.errors;
   // Silent ones do not keep the others out.
   const std::vector<Peer> silent = test::connect_peers(at, 4);
-  const std::string answer = scrape(at, "GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n");
+  const std::string answer = scrape(at, "GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n");
   EXPECT_TRUE(answer.starts_with("HTTP/1.1 200 OK\r\n")) << answer;
   EXPECT_NE(answer.find("Content-Type: text/plain; version=0.0.4"), std::string::npos) << answer;
   const std::string place = "{address=\"127.0.0.1\",port=\"" + port_of(listener_) + "\"";
@@ -470,6 +477,106 @@ TEST_F(Watch, HangsUpOnScrapersThatSayNothing) {
   EXPECT_TRUE(silent.is_over());
 }
 
+std::string status_of(const std::string& answer) { return answer.substr(0, answer.find("\r\n")); }
+
+TEST(MetricsServer, RefusesANameThatIsNotThisMachines) {
+  const auto asked_as = [](const std::string& fields) {
+    return status_of(http_answer("GET /metrics HTTP/1.1\r\n" + fields + "\r\n", [] { return "1\n"; }));
+  };
+  std::array<char, 256> own{};
+  ::gethostname(own.data(), own.size() - 1);
+  for (const std::string host : {"localhost", "LOCALHOST:9399", "127.0.0.1", "127.0.0.1:9399", "10.1.2.3:80", "[::1]",
+                                 "[::1]:9399", "[fe80::1]", static_cast<const char*>(own.data())}) {
+    EXPECT_EQ(asked_as("Host: " + host + "\r\n"), "HTTP/1.1 200 OK") << host;
+    EXPECT_EQ(asked_as("Accept: */*\r\nhOST:\t" + host + " \r\n"), "HTTP/1.1 200 OK") << host;
+  }
+  for (const char* const host : {"evil.example", "evil.example:9399", "127.0.0.1.evil.example", "localhost.evil.example",
+                                 "localhost:9399x", "127.0.0.1:", "[::1", "unix:/tmp/x", "", "x", "::1"}) {
+    EXPECT_EQ(asked_as(std::string("Host: ") + host + "\r\n"), "HTTP/1.1 421 Misdirected Request") << host;
+  }
+  EXPECT_EQ(asked_as("Host: localhost\r\nHost: evil.example\r\n"), "HTTP/1.1 400 Bad Request");
+  EXPECT_EQ(asked_as(""), "HTTP/1.1 200 OK") << "no browser leaves it out";
+}
+
+TEST_F(Watch, IsScrapedThoughOneClientHoldsManyConnections) {
+  const Watcher watcher({});
+  std::vector<Peer> silent;
+  for (int i = 0; i < 200; ++i) {
+    silent.emplace_back(watcher.at);
+    if (i % 20 != 0) continue;
+    EXPECT_EQ(status_of(scrape(watcher.at, "GET /metrics HTTP/1.1\r\n\r\n")), "HTTP/1.1 200 OK") << i;
+  }
+  // Those that have begun to speak, and those that were answered and read nothing, hold no place either.
+  std::vector<Peer> slow;
+  for (int i = 0; i < 200; ++i) {
+    slow.emplace_back(watcher.at);
+    (void)slow.back().send(i % 2 == 0 ? "GET /metrics HTTP/1.1\r\nX:" : "GET /metrics HTTP/1.1\r\n\r\n");
+    if (i % 20 != 0) continue;
+    EXPECT_EQ(status_of(scrape(watcher.at, "GET /metrics HTTP/1.1\r\n\r\n")), "HTTP/1.1 200 OK") << i;
+  }
+}
+
+TEST_F(Watch, IsScrapedAtAnotherAddressIfToldSo) {
+  for (const char* const address : {"127.0.0.2:0", "[::1]:0", "0.0.0.0:0"}) {
+    Program program({kAnteroom, "watch", "--for", "1m", "--prometheus", address});
+    Endpoint at = scraped_at(program);
+    const std::string wanted = std::string(address, std::string_view(address).rfind(':') + 1);
+    EXPECT_TRUE(at.to_string().starts_with(wanted)) << at.to_string() << program.errors;
+    if (wanted == "0.0.0.0:") at = Endpoint("127.0.0.3", at.port());
+    EXPECT_TRUE(await_metrics(at, "anteroom_watch_interval_seconds")) << address;
+  }
+}
+
+TEST_F(Watch, ShowsWhatTheKernelSaysThoughAnotherProcessAnswers) {
+  const Peer client(listener_.endpoint());
+  const test::Forger forger(listener_.endpoint());
+  const Outcome outcome =
+      watch({"--port", port_of(listener_), "--for", "700ms", "--json", "-", "--fail-if", "full>50%"});
+  EXPECT_EQ(outcome.status, 0) << outcome.errors;
+  EXPECT_EQ(outcome.errors, "");
+  const Document document = document_of(outcome);
+  ASSERT_EQ(document.at("listeners").size(), 1U);
+  const std::string text = document.at("listeners").dump();
+  EXPECT_EQ(text.find("4096"), std::string::npos) << text;
+}
+
+/// From now on that process receives nothing from sock_diag, and waits no longer than 10 ms for it: its own
+/// socket, by pidfd_getfd(2). False if it may not be reached.
+bool silence_sock_diag_of(pid_t pid) {
+  const Fd process(static_cast<int>(::syscall(SYS_pidfd_open, pid, 0)));
+  for (int number = 0; number < 64; ++number) {
+    const Fd copy(static_cast<int>(::syscall(SYS_pidfd_getfd, process.get(), number, 0)));
+    int family = 0;
+    int protocol = 0;
+    socklen_t size = sizeof(int);
+    if (::getsockopt(copy.get(), SOL_SOCKET, SO_DOMAIN, &family, &size) != 0 || family != AF_NETLINK) continue;
+    if (::getsockopt(copy.get(), SOL_SOCKET, SO_PROTOCOL, &protocol, &size) != 0 || protocol != NETLINK_SOCK_DIAG)
+      continue;
+    const timeval soon{.tv_sec = 0, .tv_usec = 10'000};
+    sock_filter drop{.code = BPF_RET | BPF_K, .jt = 0, .jf = 0, .k = 0};
+    const sock_fprog program{.len = 1, .filter = &drop};
+    return ::setsockopt(copy.get(), SOL_SOCKET, SO_RCVTIMEO, &soon, sizeof(soon)) == 0 &&
+           ::setsockopt(copy.get(), SOL_SOCKET, SO_ATTACH_FILTER, &program, sizeof(program)) == 0;
+  }
+  return false;
+}
+
+TEST_F(Watch, EndsInOrderIfTheKernelAnswersNoMore) {
+  const std::string json = testing::TempDir() + "anteroom-watch-" + std::to_string(::getpid()) + ".json";
+  Watcher watcher({"--port", port_of(listener_), "--json", json});
+  if (!silence_sock_diag_of(watcher.program.pid()))
+    GTEST_SKIP() << "no process may take a descriptor from another here (pidfd_getfd(2))";
+  EXPECT_EQ(watcher.program.wait(kRunPatience), 1);
+  const std::string said = watcher.program.errors.substr(watcher.program.errors.find('\n') + 1);
+  EXPECT_EQ(std::ranges::count(said, '\n'), 1) << said;
+  EXPECT_NE(said.find("sock_diag"), std::string::npos) << said;
+  std::ifstream file(json);
+  const Document document = Document::parse(file, nullptr, false);
+  std::filesystem::remove(json);
+  ASSERT_FALSE(document.is_discarded()) << "what was seen until then is written";
+  EXPECT_EQ(document.at("interrupted"), true);
+}
+
 /// `watch` on a terminal of its own.
 class OnTerminal {
  public:
@@ -542,6 +649,26 @@ TEST_F(Watch, LeavesTheTerminalAsItWasThoughASignalEndsIt) {
   for (const int signal : {SIGHUP, SIGQUIT}) {
     OnTerminal terminal({"--for", "1m"});
     ASSERT_TRUE(terminal.await(kEntered));
+    ASSERT_TRUE(terminal.await("how full: the last"));
+    terminal.program().signal(signal);
+    EXPECT_TRUE(terminal.await(kLeft)) << signal;
+    EXPECT_EQ(terminal.program().wait(kRunPatience), 128 + signal);
+  }
+}
+
+TEST_F(Watch, LeavesTheTerminalAsItWasThoughItCannotGoOn) {
+  OnTerminal terminal({"--for", "1m"});
+  ASSERT_TRUE(terminal.await("how full: the last"));
+  if (!silence_sock_diag_of(terminal.program().pid()))
+    GTEST_SKIP() << "no process may take a descriptor from another here (pidfd_getfd(2))";
+  EXPECT_TRUE(terminal.await(kLeft));
+  EXPECT_EQ(terminal.program().wait(kRunPatience), 1);
+}
+
+TEST_F(Watch, LeavesTheTerminalAsItWasThoughItCrashes) {
+  for (const int signal : {SIGABRT, SIGSEGV, SIGBUS}) {
+    if (kIsSanitized && signal != SIGABRT) continue;  // the sanitizer has a handler for it, which exits
+    OnTerminal terminal({"--for", "1m"});
     ASSERT_TRUE(terminal.await("how full: the last"));
     terminal.program().signal(signal);
     EXPECT_TRUE(terminal.await(kLeft)) << signal;

@@ -14,8 +14,11 @@
 #include <algorithm>
 #include <array>
 #include <cstdio>
+#include <exception>
+#include <functional>
 #include <memory>
 #include <nlohmann/json.hpp>
+#include <string>
 #include <string_view>
 #include <tuple>
 #include <utility>
@@ -81,6 +84,11 @@ class WatchRun {
   bool is_watched(const bench::ListeningSocket& socket) const;
   nanoseconds elapsed() const { return Clock::now() - began_; }
 
+  /// Runs it; if it throws, the watch ends in order and says why. An exception that leaves a handler would
+  /// end the program where it was thrown (ARCHITECTURE, law 1), with the terminal as it is then.
+  void attempt(const std::function<void()>& work) noexcept;
+  std::string answer_scrape();
+
   void begin();
   void end();
   void look();
@@ -143,18 +151,33 @@ WatchRun::WatchRun(const WatchCommand& command, std::optional<Listener> scrapes,
           .command = command,
           .started = std::chrono::system_clock::now(),
           .rooms = WatchedRooms([this](const bench::ListeningSocket& socket) { return is_watched(socket); })},
-      look_timer_(reactor_, [this] { look(); }),
-      counters_timer_(reactor_, [this] { read_counters(); }),
-      draw_timer_(reactor_, [this] { draw(); }),
-      tick_timer_(reactor_, [this] { tick(); }),
+      look_timer_(reactor_, [this] { attempt([this] { look(); }); }),
+      counters_timer_(reactor_, [this] { attempt([this] { read_counters(); }); }),
+      draw_timer_(reactor_, [this] { attempt([this] { draw(); }); }),
+      tick_timer_(reactor_, [this] { attempt([this] { tick(); }); }),
       end_timer_(reactor_, [this] { done_ = true; }),
       screen_(command.json != "-" && command.profile != "-") {
   if (scrapes) {
-    metrics_ = std::make_unique<MetricsServer>(reactor_, std::move(*scrapes), [this] {
-      std::string text = prometheus_text(state_);
-      state_.rooms.scraped();
-      return text;
-    });
+    metrics_ =
+        std::make_unique<MetricsServer>(reactor_, std::move(*scrapes), [this] { return answer_scrape(); });
+  }
+}
+
+std::string WatchRun::answer_scrape() {
+  std::string text;
+  attempt([&] {
+    text = prometheus_text(state_);
+    state_.rooms.scraped();
+  });
+  return text;
+}
+
+void WatchRun::attempt(const std::function<void()>& work) noexcept {
+  try {
+    work();
+  } catch (const std::exception& error) {
+    if (!state_.failed) state_.why_failed = error.what();
+    state_.failed = done_ = true;
   }
 }
 
@@ -188,12 +211,17 @@ void WatchRun::begin() {
 }
 
 void WatchRun::end() {
-  const KernelCounters last = settle();
-  take_counters(last, elapsed());
-  tick();
-  state_.took = elapsed();
   const bool was_cut = command_.length && !done_;
-  state_.interrupted = was_cut;
+  if (!state_.failed) {
+    attempt([this] {
+      const KernelCounters last = settle();
+      take_counters(last, elapsed());
+      tick();
+    });
+  }
+  state_.took = elapsed();
+  state_.interrupted = was_cut || state_.failed;
+  if (state_.failed) state_.notes.push_back("The watch ended early: " + state_.why_failed);
   screen_.leave();
 }
 
@@ -394,6 +422,10 @@ int watch(const WatchCommand& command, std::optional<Listener> scrapes,
     wrote_view = write_or_say("-", final_view(state, Terminal::of(STDOUT_FILENO)));
   for (const std::string& sentence : state.broken_rules) fmt::print(stderr, "anteroom: {}\n", sentence);
   if (!state.broken_rules.empty()) return kRuleBroken;
+  if (state.failed) {
+    fmt::print(stderr, "anteroom: {}\n", state.why_failed);
+    return kCouldNotRun;
+  }
   if (state.interrupted) return kInterrupted;
   return wrote_json && wrote_profile && wrote_view ? kDone : kCouldNotRun;
 }

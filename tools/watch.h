@@ -54,6 +54,8 @@ struct WatchState {
   std::chrono::system_clock::time_point started;
   std::chrono::nanoseconds took{0};
   bool interrupted = false;
+  bool failed = false;     ///< it could not go on, because of
+  std::string why_failed;  ///< this
   double interval_mean_s = 0;
   double interval_max_s = 0;
   double cpu_share = 0;           ///< of one processor, ours, since the watch began
@@ -77,7 +79,8 @@ GroupAdvice advise(const WatchState& state, const RoomGroup& group);
 bench::RoomAdvice advise(const WatchState& state, const RoomGroup& group, const WatchedRoom& room);
 
 /// Watches until the time is over, it is interrupted, or a rule is broken. `scrapes` is where Prometheus may
-/// ask, if anywhere. Returns the exit status.
+/// ask, if anywhere. Returns the exit status. If it cannot go on (the kernel answers no more), it writes what
+/// it has seen, marked as interrupted, says why in one line and returns kCouldNotRun.
 int watch(const WatchCommand& command, std::optional<Listener> scrapes, const std::atomic<bool>& interrupted);
 
 }  // namespace anteroom::tool

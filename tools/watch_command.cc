@@ -56,10 +56,11 @@ void add_watch_options(CLI::App& app, TypedWatch& typed) {
       ->group(output);
   typed.prometheus_option =
       app.add_option("--prometheus", typed.prometheus,
-                     std::string("Serve what is seen at http://127.0.0.1:PORT/metrics (default: ") +
+                     std::string("Serve what is seen at http://127.0.0.1:PORT/metrics, or at another ADDRESS of "
+                                 "this machine (default: ") +
                          kMetricsPort + ")")
           ->expected(0, 1)
-          ->type_name("[PORT]")
+          ->type_name("[[ADDRESS:]PORT]")
           ->group(output);
   app.add_option(
          "--fail-if", typed.fail_if,
@@ -103,17 +104,27 @@ void understand_outputs(TypedWatch& typed) {
   }
 }
 
+/// "9399", which is on loopback only, "10.0.0.1:9399" or "[::]:9399".
+Endpoint scraped_at(const std::string& text) {
+  if (text.find(':') == text.npos) {
+    const int port = parse_whole("--prometheus", text, 0, std::numeric_limits<std::uint16_t>::max());
+    return {"127.0.0.1", static_cast<std::uint16_t>(port)};
+  }
+  const auto address = Endpoint::parse(text);
+  if (!address || (address->family() != AF_INET && address->family() != AF_INET6))
+    refuse("--prometheus", text, "a port, or an address and a port, such as 0.0.0.0:9399 or [::1]:9399");
+  return *address;
+}
+
 void understand_scrapes(TypedWatch& typed) {
   if (typed.prometheus_option->count() == 0) return;
-  const std::string text = typed.prometheus.empty() ? kMetricsPort : typed.prometheus;
-  const int port = parse_whole("--prometheus", text, 0, std::numeric_limits<std::uint16_t>::max());
-  typed.scrapes_at.emplace("127.0.0.1", static_cast<std::uint16_t>(port));
+  typed.scrapes_at.emplace(scraped_at(typed.prometheus.empty() ? kMetricsPort : typed.prometheus));
 }
 
 std::optional<Listener> listen_for_scrapes(const std::optional<Endpoint>& at) {
   if (!at) return std::nullopt;
   try {
-    return Listener(*at, ListenerOptions{.backlog = 16});
+    return Listener(*at, ListenerOptions{.backlog = 128});
   } catch (const std::system_error& error) {
     throw TargetError(fmt::format("{}; --prometheus takes another port", error.what()));
   }

@@ -8,6 +8,7 @@
 #include <atomic>
 #include <cerrno>
 #include <cstdlib>
+#include <exception>
 #include <string>
 #include <utility>
 
@@ -16,7 +17,12 @@ namespace {
 
 constexpr std::string_view kEnterScreen = "\x1b[?1049h\x1b[?25l";
 constexpr std::string_view kLeaveScreen = "\x1b[?25h\x1b[?1049l";
-constexpr std::array kScreenSignals{SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGTSTP};
+constexpr std::array kScreenSignals{SIGINT,  SIGTERM, SIGHUP, SIGQUIT, SIGTSTP,
+                                    SIGABRT, SIGSEGV, SIGBUS, SIGFPE,  SIGILL};
+
+constexpr bool is_crash(int signal) noexcept {
+  return signal == SIGABRT || signal == SIGSEGV || signal == SIGBUS || signal == SIGFPE || signal == SIGILL;
+}
 
 // What signal handlers have to know.
 std::atomic<bool> is_entered{false};
@@ -82,6 +88,15 @@ void on_stop_signal(int signal) {
   errno = error;
 }
 
+std::terminate_handler terminate_before = nullptr;
+
+/// What the runtime says then is to be read where the terminal was left.
+[[noreturn]] void on_terminate() {
+  leave_screen();
+  if (terminate_before != nullptr) terminate_before();
+  std::abort();
+}
+
 bool knows_screens() {
   const char* const term = std::getenv("TERM");
   return term != nullptr && std::string_view(term) != "dumb";
@@ -96,10 +111,12 @@ Screen::Screen(bool wanted)
     const int signal = kScreenSignals[i];
     ::sigaction(signal, nullptr, &actions_before[i]);
     if (actions_before[i].sa_handler == SIG_IGN) continue;  // as nohup(1) has it
+    if (is_crash(signal) && actions_before[i].sa_handler != SIG_DFL) continue;  // a sanitizer's
     listen_to(signal, signal == SIGTSTP                       ? on_stop_signal
                       : signal == SIGINT || signal == SIGTERM ? on_end_signal
                                                               : on_deadly_signal);
   }
+  terminate_before = std::set_terminate(on_terminate);
   enter_screen();
 }
 
@@ -122,6 +139,7 @@ void Screen::draw(std::string_view text) {
 void Screen::leave() noexcept {
   if (!std::exchange(is_on_, false)) return;
   leave_screen();
+  std::set_terminate(terminate_before);
   for (std::size_t i = 0; i < kScreenSignals.size(); ++i) {
     const bool ends = kScreenSignals[i] == SIGINT || kScreenSignals[i] == SIGTERM;
     // Who was told to end once is not asked to again.

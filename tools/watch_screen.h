@@ -6,9 +6,10 @@
 namespace anteroom::tool {
 
 /// A screen of its own, with no cursor, for what is drawn over and over. It is left as the terminal was: at
-/// the end, when a signal ends the program (SIGHUP, SIGQUIT, a second SIGINT or SIGTERM), and while it is
-/// stopped (SIGTSTP). Only SIGKILL, SIGSTOP and a crash are too quick for that. The first SIGINT or SIGTERM
-/// goes to whoever listened to it before. There is one at a time.
+/// the end, when a signal ends the program (SIGHUP, SIGQUIT, a second SIGINT or SIGTERM), when it crashes
+/// (std::terminate(), SIGABRT, SIGSEGV and the like), and while it is stopped (SIGTSTP). Only SIGKILL and
+/// SIGSTOP are too quick for that. The first SIGINT or SIGTERM goes to whoever listened to it before. There
+/// is one at a time.
 class Screen {
  public:
   /// Takes the standard output, if that is a terminal that has such a thing, and if it is wanted.
