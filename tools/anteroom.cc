@@ -182,6 +182,7 @@ int run(int argc, char** argv) {
     return kUsage;
   }
   ::signal(SIGPIPE, SIG_IGN);
+  ::signal(SIGXFSZ, SIG_IGN);  // write(2) fails with EFBIG then, which is said in a line
   if (chosen->heeds_interrupt) listen_to_signals();
   return chosen->run({.command_line = command_line_of(argc, argv), .interrupted = interrupted});
 }
