@@ -95,7 +95,8 @@ bool is_delay_asked_for(const RoadPlan& plan) noexcept { return plan.rtt > 0ns |
 /// A name with a slash could lead anywhere, and outside of net. it would be the machine's own.
 void check_sysctls(const RoadPlan& plan) {
   for (const auto& [name, value] : plan.sysctls) {
-    if (!name.starts_with("net.") || name.find('/') != std::string::npos)
+    const bool is_clean = name.find("..") == std::string::npos && name.find('/') == std::string::npos;
+    if (!name.starts_with("net.") || !is_clean)
       throw std::runtime_error(fmt::format(
           "sysctl {}: a trial may set only those of its network, whose names begin with net.", name));
   }

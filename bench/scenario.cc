@@ -122,9 +122,15 @@ std::optional<Loop> parse_loop(std::string_view text) noexcept { return find_val
 std::optional<std::pair<std::string, std::string>> parse_sysctl(std::string_view text) {
   const std::size_t equals = text.find('=');
   const std::string_view key = text.substr(0, equals);
-  if (equals == text.npos || equals + 1 == text.size() || !key.starts_with("net.") ||
-      key.find("..") != key.npos || key.find('/') != key.npos)
+  const auto is_of_a_name = [](char c) {
+    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '_' || c == '-' || c == '.';
+  };
+  if (equals == text.npos || equals + 1 == text.size() || !key.starts_with("net.") || key.ends_with('.') ||
+      key.find("..") != key.npos || !std::ranges::all_of(key, is_of_a_name))
     return std::nullopt;
+  // One line of printable ASCII, as sysctl(8) has them: it goes into a file of /proc/sys and into documents.
+  const auto is_of_a_value = [](char c) { return c >= ' ' && c <= '~'; };
+  if (!std::ranges::all_of(text.substr(equals + 1), is_of_a_value)) return std::nullopt;
   return std::pair(std::string(key), std::string(text.substr(equals + 1)));
 }
 

@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <chrono>
 #include <cmath>
 #include <cstdint>
 #include <filesystem>
@@ -263,6 +264,62 @@ TEST_F(RunDocumentFile, RefusesInOneLineThatNamesItAndTheCause) {
       {std::string(100'000, '['), " is not a run of anteroom: nested deeper than 64"},
   };
   for (const auto& [text, wanted] : cases) EXPECT_EQ(complaint_about(text), path() + wanted);
+}
+
+/// `count` times `element`, with commas between.
+std::string many(const std::string& element, std::size_t count) {
+  std::string text;
+  text.reserve((element.size() + 1) * count);
+  for (std::size_t i = 0; i < count; ++i) {
+    if (i > 0) text += ',';
+    text += element;
+  }
+  return text;
+}
+
+TEST_F(RunDocumentFile, IsCountedBeforeItIsParsed) {
+  const std::string schema = R"({"schema": "anteroom.tune/2", )";
+  std::string fields;
+  for (int i = 0; i < 60'000; ++i) fields += (i == 0 ? "\"" : ",\"") + std::to_string(i) + "\": 1";
+  const std::vector<std::pair<std::string, std::string>> cases = {
+      {schema + R"("rows": [)" + many(R"({"server": {}})", 60'000) + "]}",
+       ": rows has 60000 elements, more than the 10000 that we read"},
+      {schema + R"("trials": [)" + many("{}", 60'000) + "]}",
+       ": trials has 60000 elements, more than the 20000 that we read"},
+      {schema + R"("machine": {)" + fields + "}}",
+       ": an object has 60000 fields, more than the 200 that we read"},
+      {schema + R"("notes": [)" + many("1", 10'000'100) + "]}",
+       ": the document has 10000001 values or more, more than the 10000000 that we read"},
+      {schema + R"("rows": [[)" + std::string(5'000'000, '['),
+       " is not a run of anteroom: nested deeper than 64"},
+      {many(R"({"a":)", 1'000'000), " is not a run of anteroom: nested deeper than 64"},
+  };
+  for (const auto& [text, wanted] : cases) {
+    const auto began = std::chrono::steady_clock::now();
+    EXPECT_EQ(complaint_about(text), path() + wanted);
+    EXPECT_LT(std::chrono::steady_clock::now() - began, std::chrono::seconds(5)) << "it took 23 s";
+  }
+}
+
+TEST_F(RunDocumentFile, IsNotCountedByWhatItsTextsHave) {
+  Json run = tune();
+  run["notes"] = {std::string(1000, '['), "\"rows\": [" + std::string(100'000, ','), "\\\"" + std::string(300, '{')};
+  EXPECT_EQ(complaint_about(run.dump()), "");
+}
+
+TEST_F(RunDocumentFile, IsReadInTimeThoughItHasAsMuchAsItMay) {
+  Json run = tune();
+  const Json row{{"server", "reactor"}, {"loop", "open"}, {"backlog", 8}, {"runs", 0}, {"void_runs", 3}};
+  const Json trial = run["trials"][0];
+  run["rows"] = Json::array();
+  for (int i = 0; i < 10'000; ++i) {
+    run["rows"].push_back(row);
+    run["rows"].back()["backlog"] = i;
+  }
+  run["trials"] = std::vector<Json>(20'000, trial);
+  const auto began = std::chrono::steady_clock::now();
+  EXPECT_EQ(complaint_about(run.dump()), "");
+  EXPECT_LT(std::chrono::steady_clock::now() - began, std::chrono::seconds(20));
 }
 
 TEST_F(RunDocumentFile, IsRefusedWhereverItWasCutOff) {
@@ -565,6 +622,20 @@ TEST(Csv, QuotesWhatWouldBreakALine) {
   Json run = compare();
   run["rows"][0]["server"] = "mine, the \"fast\" one";
   EXPECT_THAT(csv(run), HasSubstr("\n\"mine, the \"\"fast\"\" one\",open,64,"));
+}
+
+TEST(Csv, HasNothingThatASpreadsheetWouldRun) {
+  for (const std::string name :
+       {"=HYPERLINK(\"http://evil.example\")", "+1", "-1", "@SUM(1)", "\uff1d1", "=1"}) {
+    Json run = compare();
+    run["rows"][0]["server"] = name;
+    const std::string text = csv(run);
+    EXPECT_THAT(text, testing::AnyOf(HasSubstr("\n'" + name), HasSubstr("\n\"'" + name.substr(0, 8)))) << text;
+  }
+  Json run = compare();
+  run["rows"][0]["server"] = "a=b";
+  EXPECT_THAT(csv(run), HasSubstr("\na=b,")) << "only what begins so is a formula";
+  EXPECT_THAT(csv(compare()), testing::Not(HasSubstr("'"))) << "and numbers stay numbers";
 }
 
 // What changed.

@@ -144,6 +144,9 @@ TEST_F(Tool, RefusesBadInputWithOneLineAndStatusTwo) {
       {"tune --profile -", "the standard input"},
   };
   for (const auto& [line, said] : kCases) expect_refused(line, said);
+  const Outcome two_lines = run({"tune", "--sysctl", "net.ipv4.tcp_syncookies=0\nrate=5"});
+  EXPECT_EQ(two_lines.status, 2);
+  EXPECT_NE(two_lines.errors.find("--sysctl"), std::string::npos) << two_lines.errors;
   expect_refused("tune --json " + path("one") + " --csv " + path("./one"), "are one file");
   expect_refused("compare --csv " + path("one") + " --report " + path("one"), "are one file");
 }

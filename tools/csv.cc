@@ -3,6 +3,8 @@
 #include <anteroom/bench/scenario.h>
 #include <fmt/format.h>
 
+#include <algorithm>
+#include <array>
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <string_view>
@@ -19,15 +21,25 @@ std::string quoted(const std::string& text) {
   return field + '"';
 }
 
+/// What a spreadsheet would run as a formula (https://owasp.org/www-community/attacks/CSV_Injection): an apostrophe
+/// before it makes it a text.
+std::string as_text(const std::string& text) {
+  constexpr std::array<std::string_view, 10> kBegins{"=", "+",       "-",       "@",       "\t",
+                                                     "\r", "\uff1d", "\uff0b", "\uff0d", "\uff20"};
+  const bool is_formula = std::ranges::any_of(kBegins, [&](std::string_view begin) { return text.starts_with(begin); });
+  return is_formula ? "'" + text : text;
+}
+
 /// One line as it grows: the header's names and the values are said in one place, so they cannot part.
 class Line {
  public:
   void text(std::string name, const std::string& value) {
     names_.push_back(std::move(name));
-    values_.push_back(quoted(value));
+    values_.push_back(quoted(as_text(value)));
   }
   void number(std::string name, std::optional<double> value) {
-    text(std::move(name), value ? fmt::format("{}", *value) : "");
+    names_.push_back(std::move(name));
+    values_.push_back(value ? fmt::format("{}", *value) : "");
   }
   void estimate(const std::string& name, const std::optional<Estimate>& value) {
     const auto part = [&](double Estimate::*of) {

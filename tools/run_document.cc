@@ -20,7 +20,7 @@ namespace {
 /// A run of 31 trials has 0.1 MB. This is for who names /dev/zero.
 constexpr std::size_t kDocumentBytesMax = std::size_t{256} << 20;
 /// Ours are 6 deep. What is deeper could end our stack when it is copied.
-constexpr int kDepthMax = 64;
+constexpr std::size_t kDepthMax = 64;
 /// Far beyond any run; every row is looked for among the trials.
 constexpr std::size_t kRowsMax = 10'000;
 constexpr std::size_t kTrialsMax = 20'000;
@@ -28,6 +28,10 @@ constexpr std::size_t kBinsMax = 10'000;
 constexpr std::size_t kLowerBoundsMax = 10;
 constexpr std::size_t kStepsMax = 1'000'000;  // of the queue over time
 constexpr std::size_t kSentencesMax = 10'000;
+/// Before it is parsed. A member of an object is looked for among all before it, so that 60,000 in one would
+/// take half a minute; ours have 40. A run of 20,000 trials and 10,000 rows has 8 million values.
+constexpr std::size_t kMembersMax = 200;
+constexpr std::size_t kValuesMax = 10'000'000;
 /// Up to here a double has every whole number.
 constexpr double kCountMax = 9007199254740992;  // 2^53
 constexpr std::size_t kNameBytesMax = 64;
@@ -447,17 +451,88 @@ std::string place(std::string_view text, std::size_t byte) {
                      read.size() - (line_start == read.npos ? 0 : line_start + 1) + 1);
 }
 
+[[noreturn]] void refuse_count(const std::string& name, std::string_view of, std::size_t count,
+                               std::string_view what, std::size_t most) {
+  throw RunDocumentError(
+      fmt::format("{}: {} has {} {}, more than the {} that we read", name, of, count, what, most));
+}
+
+/// Counts what a document has before it is parsed, which takes time and memory for each value. What is no JSON
+/// is left to the parser to find.
+class Counts {
+ public:
+  Counts(std::string_view text, const std::string& name) : text_(text), name_(name) {}
+
+  /// Throws RunDocumentError.
+  void check() {
+    for (std::size_t i = 0; i < text_.size(); ++i) {
+      switch (text_[i]) {
+        case '"':
+          i = end_of_string(i);
+          break;
+        case '{':
+        case '[':
+          begin(text_[i] == '{');
+          break;
+        case '}':
+        case ']':
+          if (containers_.empty()) return;
+          end();
+          break;
+        case ',':
+          if (!containers_.empty()) ++containers_.back().commas;
+          if (++values_ > kValuesMax) refuse_count(name_, "the document", values_, "values or more", kValuesMax);
+          break;
+        default:
+          break;
+      }
+    }
+  }
+
+ private:
+  struct Container {
+    bool is_object = false;
+    std::size_t commas = 0;
+    std::string_view key;  // of an object, the last string
+  };
+
+  std::size_t end_of_string(std::size_t begin) {
+    std::size_t end = begin + 1;
+    while (end < text_.size() && text_[end] != '"') end += text_[end] == '\\' ? 2 : 1;
+    const bool is_in_root = containers_.size() == 1 && containers_.back().is_object;
+    if (is_in_root) containers_.back().key = text_.substr(begin + 1, std::min(end, text_.size()) - begin - 1);
+    return end;
+  }
+
+  void begin(bool is_object) {
+    if (containers_.size() == kDepthMax)
+      throw RunDocumentError(fmt::format("{} is not a run of anteroom: nested deeper than {}", name_, kDepthMax));
+    containers_.push_back({.is_object = is_object, .commas = 0, .key = {}});
+  }
+
+  void end() {
+    const Container ended = containers_.back();
+    containers_.pop_back();
+    const std::size_t count = ended.commas + 1;
+    if (ended.is_object && count > kMembersMax) refuse_count(name_, "an object", count, "fields", kMembersMax);
+    if (ended.is_object || containers_.size() != 1) return;
+    const std::string_view key = containers_.back().key;
+    if (key == "rows" && count > kRowsMax) refuse_count(name_, key, count, "elements", kRowsMax);
+    if (key == "trials" && count > kTrialsMax) refuse_count(name_, key, count, "elements", kTrialsMax);
+  }
+
+  std::string_view text_;
+  const std::string& name_;
+  std::vector<Container> containers_;
+  std::size_t values_ = 0;
+};
+
 Json parse(const std::string& text, const std::string& name) {
   if (text.empty()) throw RunDocumentError(name + " is empty");
-  const auto not_too_deep = [&](int depth, Json::parse_event_t, const Json&) {
-    if (depth > kDepthMax) {
-      throw RunDocumentError(
-          fmt::format("{} is not a run of anteroom: nested deeper than {}", name, kDepthMax));
-    }
-    return true;
-  };
+  Counts(text, name).check();
   try {
-    return Json::parse(text, not_too_deep);
+    // Not with a callback: for each that ends, the parser then looks through all elements before it.
+    return Json::parse(text);
   } catch (const Json::parse_error& error) {
     throw RunDocumentError(fmt::format("{} is no JSON: {}{}", name,
                                        error.byte > text.size() ? "it ends too early, at " : "",
