@@ -8,8 +8,11 @@
 #include <array>
 #include <chrono>
 #include <cmath>
+#include <map>
 #include <nlohmann/json.hpp>
+#include <tuple>
 #include <utility>
+#include <vector>
 
 #include "curve.h"
 #include "table.h"
@@ -80,15 +83,34 @@ const Metric& metric_of(const Change& change) {
   return *std::ranges::find_if(kMetrics, [&](const Metric& metric) { return metric.field == change.metric; });
 }
 
-std::vector<double> values_of(const RunDocument& run, const RowName& name, const Metric& metric) {
-  std::vector<double> values;
-  for (const Trial& trial : run.trials) {
-    if (!trial.is_void && trial.name == name && trial.*metric.of_trial) {
-      values.push_back(*(trial.*metric.of_trial));
+struct ByName {
+  bool operator()(const RowName& a, const RowName& b) const {
+    return std::tie(a.server, a.loop, a.backlog) < std::tie(b.server, b.loop, b.backlog);
+  }
+};
+
+/// The trials of a run that count, found by their names: a document may have thousands of rows and trials.
+class Trials {
+ public:
+  explicit Trials(const RunDocument& run) {
+    for (const Trial& trial : run.trials) {
+      if (!trial.is_void) by_name_[trial.name].push_back(&trial);
     }
   }
-  return values;
-}
+
+  std::vector<double> values_of(const RowName& name, const Metric& metric) const {
+    std::vector<double> values;
+    const auto found = by_name_.find(name);
+    if (found == by_name_.end()) return values;
+    for (const Trial* trial : found->second) {
+      if (trial->*metric.of_trial) values.push_back(*(trial->*metric.of_trial));
+    }
+    return values;
+  }
+
+ private:
+  std::map<RowName, std::vector<const Trial*>, ByName> by_name_;
+};
 
 /// Of runs that do not overlap: no other order has a smaller p.
 double smallest_p(std::size_t runs_before, std::size_t runs_after) {
@@ -101,11 +123,12 @@ double smallest_p(std::size_t runs_before, std::size_t runs_after) {
 
 /// Above 0 if the values went up: of all pairs of an old and a new one, those that went up less those that
 /// went down.
-int direction(const std::vector<double>& before, const std::vector<double>& after) {
+int direction(const std::vector<double>& before, std::vector<double> after) {
+  std::ranges::sort(after);
   std::ptrdiff_t ups = 0;
   for (const double old : before) {
-    ups += std::ranges::count_if(after, [&](double value) { return value > old; });
-    ups -= std::ranges::count_if(after, [&](double value) { return value < old; });
+    const auto [same, above] = std::ranges::equal_range(after, old);
+    ups += (after.end() - above) - (same - after.begin());
   }
   return ups > 0 ? 1 : ups < 0 ? -1 : 0;
 }
@@ -147,12 +170,14 @@ bool all_equal(const std::vector<double>& a, const std::vector<double>& b) {
 /// the others no weaker.
 void judge(Diff& diff, const RunDocument& before, const RunDocument& after) {
   std::vector<Test> tests;
+  const Trials trials_before(before);
+  const Trials trials_after(after);
   std::size_t untested = 0;  // for too few runs, that could be tested with more
   for (RowDiff& row : diff.rows) {
     for (Change& change : row.changes) {
       const Metric& metric = metric_of(change);
-      const std::vector<double> old = values_of(before, row.name, metric);
-      const std::vector<double> now = values_of(after, row.name, metric);
+      const std::vector<double> old = trials_before.values_of(row.name, metric);
+      const std::vector<double> now = trials_after.values_of(row.name, metric);
       change.runs_before = old.size();
       change.runs_after = now.size();
       if (!change.before || !change.after) {
@@ -233,26 +258,34 @@ bool tells_who_was_turned_away(const RunDocument& run) {
                              [](const Row& row) { return row.measured && row.measured->turned_away; });
 }
 
+/// The rows by their names; of several that have one name the first.
+std::map<RowName, const Row*, ByName> named_rows(const RunDocument& run) {
+  std::map<RowName, const Row*, ByName> rows;
+  for (const Row& row : run.rows) rows.emplace(row.name, &row);
+  return rows;
+}
+
 /// The loss is one metric, not two: who was turned away, but for older runs, which know only of lost SYNs.
 void match_rows(Diff& diff, const RunDocument& before, const RunDocument& after) {
   const std::string_view other_loss =
       tells_who_was_turned_away(before) && tells_who_was_turned_away(after) ? kLostFirstSyn : kTurnedAway;
+  const auto rows_before = named_rows(before);
+  const auto rows_after = named_rows(after);
   for (const Row& old : before.rows) {
-    const auto now = std::ranges::find(after.rows, old.name, &Row::name);
-    if (now == after.rows.end()) {
+    if (rows_before.at(old.name) != &old) continue;
+    const auto now = rows_after.find(old.name);
+    if (now == rows_after.end()) {
       diff.only_before.push_back(old.name);
       continue;
     }
     RowDiff& row = diff.rows.emplace_back();
     row.name = old.name;
     for (const Metric& metric : kMetrics) {
-      if (metric.field != other_loss) row.changes.push_back(change_of(metric, old, *now));
+      if (metric.field != other_loss) row.changes.push_back(change_of(metric, old, *now->second));
     }
   }
   for (const Row& now : after.rows) {
-    if (std::ranges::find(before.rows, now.name, &Row::name) == before.rows.end()) {
-      diff.only_after.push_back(now.name);
-    }
+    if (rows_after.at(now.name) == &now && !rows_before.contains(now.name)) diff.only_after.push_back(now.name);
   }
 }
 
