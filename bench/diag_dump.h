@@ -19,8 +19,9 @@ struct DiagQuestion {
 };
 
 struct DiagProgress {
-  bool is_done = false;         ///< nothing more comes
-  bool was_interrupted = false;  ///< sockets came and went meanwhile, and some may be missing (NLM_F_DUMP_INTR)
+  bool is_done = false;  ///< nothing more comes
+  /// Sockets came and went meanwhile, and some may be missing (NLM_F_DUMP_INTR).
+  bool was_interrupted = false;
 };
 
 using TakeSocket = std::function<void(const inet_diag_msg& socket, std::span<const std::byte> attributes)>;

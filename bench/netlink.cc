@@ -102,7 +102,9 @@ class Netlink::Request {
 };
 
 Netlink::Netlink()
-    : socket_(open_netlink(NETLINK_ROUTE, kName)), port_(netlink_port(socket_, kName)), buffer_(kAnswerBytes) {}
+    : socket_(open_netlink(NETLINK_ROUTE, kName)),
+      port_(netlink_port(socket_, kName)),
+      buffer_(kAnswerBytes) {}
 
 NetlinkMessage Netlink::exchange(Request& request, std::string_view tried, std::string_view on) {
   const std::uint32_t number = ++requests_;

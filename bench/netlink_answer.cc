@@ -46,7 +46,8 @@ std::optional<NetlinkAttribute> take_attribute(std::span<const std::byte>& attri
   if (!header) refuse("that ends within an attribute");
   if (header->rta_len < sizeof(*header) || header->rta_len > attributes.size())
     refuse("with an attribute whose length is not its own");
-  return NetlinkAttribute{.type = header->rta_type, .value = take(attributes, header->rta_len, RTA_LENGTH(0))};
+  return NetlinkAttribute{.type = header->rta_type,
+                          .value = take(attributes, header->rta_len, RTA_LENGTH(0))};
 }
 
 int error_in(const NetlinkMessage& message) {
@@ -85,11 +86,12 @@ std::span<const std::byte> receive_from_kernel(const Fd& socket, std::span<std::
     message.msg_iovlen = 1;
     const ssize_t size = ::recvmsg(socket.get(), &message, 0);
     if (size < 0 && errno == EINTR) continue;
-    if (size < 0) throw setup_error(last_error(), "receive", name);
-    // Only the kernel has port 0. What another process has sent, before the socket was connected, is no answer.
-    if (message.msg_namelen != sizeof(sender) || sender.nl_family != AF_NETLINK || sender.nl_pid != 0) continue;
+    if (size < 0) throw setup_error(last_error(), "receive from", name);
+    // Only the kernel has port 0. Another process may have sent something before the socket was connected.
+    if (message.msg_namelen != sizeof(sender) || sender.nl_family != AF_NETLINK || sender.nl_pid != 0)
+      continue;
     if ((message.msg_flags & MSG_TRUNC) != 0)
-      throw setup_error(std::make_error_code(std::errc::message_size), "receive", name);
+      throw setup_error(std::make_error_code(std::errc::message_size), "receive from", name);
     return buffer.first(static_cast<std::size_t>(size));
   }
 }

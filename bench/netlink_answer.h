@@ -12,8 +12,8 @@
 
 namespace anteroom::bench {
 
-// What a netlink socket receives (netlink(7)), of which nothing is believed: a process with CAP_NET_ADMIN in
-// the user namespace that owns the network namespace may send to it, as root of a container may.
+// What a netlink socket receives (netlink(7)). Nothing in it is trusted: a process with CAP_NET_ADMIN in the
+// user namespace that owns the network namespace may send to it, for example root of a container.
 
 /// One message of an answer: all of `body` was received.
 struct NetlinkMessage {
@@ -27,7 +27,7 @@ struct NetlinkAttribute {
 };
 
 /// Takes the first message off `received`, or nothing at its end. Throws std::system_error (bad_message) if
-/// its length is none that it can have: less than its header, or more than was received.
+/// its length is less than its header or more than was received.
 std::optional<NetlinkMessage> take_message(std::span<const std::byte>& received);
 /// The same of an attribute.
 std::optional<NetlinkAttribute> take_attribute(std::span<const std::byte>& attributes);
@@ -46,8 +46,8 @@ std::optional<T> read_as(std::span<const std::byte> bytes, std::size_t offset = 
 /// if there is none.
 int error_in(const NetlinkMessage& message);
 
-/// A netlink socket that only the kernel can send to, as far as the kernel sees to that: a socket that is
-/// connected to port 0, which is the kernel's, gets nothing from other ports (netlink_getsockbyportid in
+/// A netlink socket that only the kernel can send to: it is connected to port 0, which is the kernel's, and
+/// the kernel refuses to deliver what other ports send to such a socket (netlink_getsockbyportid in
 /// net/netlink/af_netlink.c). `name` is what errors call it. Throws std::system_error.
 Fd open_netlink(int protocol, std::string_view name);
 /// Its own port, which the kernel's answers repeat. Throws std::system_error.

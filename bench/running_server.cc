@@ -165,7 +165,8 @@ std::optional<Value> socket_option(const Fd& fd, int name) noexcept {
   return value;
 }
 
-/// Whether it is of the network namespace that we are in. A kernel before 5.14 does not say (SO_NETNS_COOKIE).
+/// Whether it is of the network namespace that we are in. A kernel before 5.14 does not say
+/// (SO_NETNS_COOKIE).
 bool is_in_this_network(const Fd& fd) noexcept {
   constexpr int kNetworkCookie = 71;  // SO_NETNS_COOKIE, which glibc 2.35 does not have
   const Fd ours(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
@@ -387,7 +388,8 @@ std::vector<Fd> RunningServer::lock() {
   for (const std::uint32_t inode : lowest_inodes(rooms_)) {
     const auto found = holders.by_inode.find(inode);
     if (found == holders.by_inode.end()) continue;
-    for (const SocketHolder& holder : std::span(found->second).first(std::min(kLocksMax, found->second.size())))
+    for (const SocketHolder& holder :
+         std::span(found->second).first(std::min(kLocksMax, found->second.size())))
       descriptors.emplace(holder.pid, holder.fd);
   }
   std::vector<Fd> locks;
@@ -409,8 +411,8 @@ std::vector<Fd> RunningServer::lock() {
   }
   if (locks.empty()) {
     check_rights();  // which says what is missing
-    throw TargetError(fmt::format("{} cannot be locked: nothing in /proc/{}/fdinfo can be opened",
-                                  in_words(pid_), pid_));
+    throw TargetError(
+        fmt::format("{} cannot be locked: nothing in /proc/{}/fdinfo can be opened", in_words(pid_), pid_));
   }
   // What another anteroom has put back meanwhile is what it has.
   for (ServerRoom& room : rooms_) room.backlog = limit_of(room);

@@ -123,7 +123,8 @@ std::optional<std::pair<std::string, std::string>> parse_sysctl(std::string_view
   const std::size_t equals = text.find('=');
   const std::string_view key = text.substr(0, equals);
   const auto is_of_a_name = [](char c) {
-    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '_' || c == '-' || c == '.';
+    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '_' ||
+           c == '-' || c == '.';
   };
   if (equals == text.npos || equals + 1 == text.size() || !key.starts_with("net.") || key.ends_with('.') ||
       key.find("..") != key.npos || !std::ranges::all_of(key, is_of_a_name))

@@ -108,8 +108,8 @@ DiagProgress read_diag_dump(std::span<const std::byte> received, const DiagQuest
 
 ListeningSocket listening_socket(const inet_diag_msg& socket, std::span<const std::byte> attributes) {
   ListeningSocket listener;
-  listener.address = endpoint_of(socket.idiag_family, socket.id.idiag_src, socket.id.idiag_sport,
-                                 socket.id.idiag_if);
+  listener.address =
+      endpoint_of(socket.idiag_family, socket.id.idiag_src, socket.id.idiag_sport, socket.id.idiag_if);
   listener.depth = socket.idiag_rqueue;
   listener.limit = socket.idiag_wqueue;
   listener.cookie = std::uint64_t{socket.id.idiag_cookie[1]} << 32 | socket.id.idiag_cookie[0];

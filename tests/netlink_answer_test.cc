@@ -299,7 +299,8 @@ TEST(NetlinkAnswer, OfAnotherProcessIsForgotten) {
 TEST(NetlinkAnswer, OfAnotherProcessDoesNotEvenArrive) {
   const Fd victim = open_netlink(NETLINK_ROUTE, "rtnetlink");
   const Fd forger(::socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_ROUTE));
-  sockaddr_nl to{.nl_family = AF_NETLINK, .nl_pad = 0, .nl_pid = netlink_port(victim, "the victim"), .nl_groups = 0};
+  sockaddr_nl to{
+      .nl_family = AF_NETLINK, .nl_pad = 0, .nl_pid = netlink_port(victim, "the victim"), .nl_groups = 0};
   const Bytes forged = listener();
   EXPECT_EQ(::sendto(forger.get(), forged.data(), forged.size(), 0, reinterpret_cast<const sockaddr*>(&to),
                      sizeof(to)),

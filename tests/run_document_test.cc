@@ -307,7 +307,8 @@ TEST_F(RunDocumentFile, IsCountedBeforeItIsParsed) {
 
 TEST_F(RunDocumentFile, IsNotCountedByWhatItsTextsHave) {
   Json run = tune();
-  run["notes"] = {std::string(1000, '['), "\"rows\": [" + std::string(100'000, ','), "\\\"" + std::string(300, '{')};
+  run["notes"] = {std::string(1000, '['), "\"rows\": [" + std::string(100'000, ','),
+                  "\\\"" + std::string(300, '{')};
   EXPECT_EQ(complaint_about(run.dump()), "");
 }
 
@@ -634,7 +635,8 @@ TEST(Csv, HasNothingThatASpreadsheetWouldRun) {
     Json run = compare();
     run["rows"][0]["server"] = name;
     const std::string text = csv(run);
-    EXPECT_THAT(text, testing::AnyOf(HasSubstr("\n'" + name), HasSubstr("\n\"'" + name.substr(0, 8)))) << text;
+    EXPECT_THAT(text, testing::AnyOf(HasSubstr("\n'" + name), HasSubstr("\n\"'" + name.substr(0, 8))))
+        << text;
   }
   Json run = compare();
   run["rows"][0]["server"] = "a=b";

@@ -67,9 +67,9 @@ TEST(Scenario, TakesNoSysctlThatIsNotOnePrintableLine) {
   EXPECT_TRUE(parse_sysctl("net.ipv4.conf.all.rp_filter=0"));
   for (const std::string text :
        {"net.ipv4.tcp_syncookies=0\n", "net.ipv4.tcp_syncookies=0\nrate=5", "net.ipv4.tcp_syncookies=0\r",
-        "net.ipv4.tcp_syncookies=\x1b[31m", "net.ipv4.tcp_syncookies=0\x7f", "net.ipv4.tcp_syncookies=\xc2\x9b",
-        "net.ipv4.x\ny=1", "net.ipv4.x y=1", "net.=1", "net.ipv4.=1", "net..ipv4=1", "net.ipv4.../kernel=1",
-        "net.ipv4/../../kernel/panic=1", "net.\xff=1"})
+        "net.ipv4.tcp_syncookies=\x1b[31m", "net.ipv4.tcp_syncookies=0\x7f",
+        "net.ipv4.tcp_syncookies=\xc2\x9b", "net.ipv4.x\ny=1", "net.ipv4.x y=1", "net.=1", "net.ipv4.=1",
+        "net..ipv4=1", "net.ipv4.../kernel=1", "net.ipv4/../../kernel/panic=1", "net.\xff=1"})
     EXPECT_EQ(parse_sysctl(text), std::nullopt) << text;
   EXPECT_EQ(parse_sysctl(std::string_view("net.ipv4.x=1\0", 13)), std::nullopt);
 }

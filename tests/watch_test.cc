@@ -346,6 +346,11 @@ TEST_F(Watch, RefusesInOneLineWhatIsNotThere) {
       {{"--json", "/nowhere/at/all.json"}, "cannot write /nowhere/at/all.json"},
       {{"--profile", "x"}, "name it with --port or --pid"},
       {{"--prometheus", port_of(listener_)}, "--prometheus takes another port"},
+      {{"--prometheus", "127.0.0.1"}, "--prometheus"},
+      {{"--prometheus", "host.example:9399"}, "a port, or an address and a port"},
+      {{"--prometheus", "127.0.0.1:65536"}, "a port, or an address and a port"},
+      {{"--prometheus", "unix:/tmp/metrics"}, "a port, or an address and a port"},
+      {{"--prometheus", "192.0.2.1:9399"}, "--prometheus takes another port"},
   };
   for (const auto& [words, expected] : cases) {
     const Outcome outcome = watch(words);
@@ -485,13 +490,14 @@ TEST(MetricsServer, RefusesANameThatIsNotThisMachines) {
   };
   std::array<char, 256> own{};
   ::gethostname(own.data(), own.size() - 1);
-  for (const std::string host : {"localhost", "LOCALHOST:9399", "127.0.0.1", "127.0.0.1:9399", "10.1.2.3:80", "[::1]",
-                                 "[::1]:9399", "[fe80::1]", static_cast<const char*>(own.data())}) {
+  for (const std::string host : {"localhost", "LOCALHOST:9399", "127.0.0.1", "127.0.0.1:9399", "10.1.2.3:80",
+                                 "[::1]", "[::1]:9399", "[fe80::1]", static_cast<const char*>(own.data())}) {
     EXPECT_EQ(asked_as("Host: " + host + "\r\n"), "HTTP/1.1 200 OK") << host;
     EXPECT_EQ(asked_as("Accept: */*\r\nhOST:\t" + host + " \r\n"), "HTTP/1.1 200 OK") << host;
   }
-  for (const char* const host : {"evil.example", "evil.example:9399", "127.0.0.1.evil.example", "localhost.evil.example",
-                                 "localhost:9399x", "127.0.0.1:", "[::1", "unix:/tmp/x", "", "x", "::1"}) {
+  for (const char* const host :
+       {"evil.example", "evil.example:9399", "127.0.0.1.evil.example", "localhost.evil.example",
+        "localhost:9399x", "127.0.0.1:", "[::1", "unix:/tmp/x", "", "x", "::1"}) {
     EXPECT_EQ(asked_as(std::string("Host: ") + host + "\r\n"), "HTTP/1.1 421 Misdirected Request") << host;
   }
   EXPECT_EQ(asked_as("Host: localhost\r\nHost: evil.example\r\n"), "HTTP/1.1 400 Bad Request");
@@ -549,8 +555,10 @@ bool silence_sock_diag_of(pid_t pid) {
     int family = 0;
     int protocol = 0;
     socklen_t size = sizeof(int);
-    if (::getsockopt(copy.get(), SOL_SOCKET, SO_DOMAIN, &family, &size) != 0 || family != AF_NETLINK) continue;
-    if (::getsockopt(copy.get(), SOL_SOCKET, SO_PROTOCOL, &protocol, &size) != 0 || protocol != NETLINK_SOCK_DIAG)
+    if (::getsockopt(copy.get(), SOL_SOCKET, SO_DOMAIN, &family, &size) != 0 || family != AF_NETLINK)
+      continue;
+    if (::getsockopt(copy.get(), SOL_SOCKET, SO_PROTOCOL, &protocol, &size) != 0 ||
+        protocol != NETLINK_SOCK_DIAG)
       continue;
     const timeval soon{.tv_sec = 0, .tv_usec = 10'000};
     sock_filter drop{.code = BPF_RET | BPF_K, .jt = 0, .jf = 0, .k = 0};

@@ -21,12 +21,13 @@ std::string quoted(const std::string& text) {
   return field + '"';
 }
 
-/// What a spreadsheet would run as a formula (https://owasp.org/www-community/attacks/CSV_Injection): an apostrophe
-/// before it makes it a text.
+/// What a spreadsheet would run as a formula (https://owasp.org/www-community/attacks/CSV_Injection): an
+/// apostrophe before it makes it a text.
 std::string as_text(const std::string& text) {
-  constexpr std::array<std::string_view, 10> kBegins{"=", "+",       "-",       "@",       "\t",
+  constexpr std::array<std::string_view, 10> kBegins{"=",  "+",      "-",      "@",      "\t",
                                                      "\r", "\uff1d", "\uff0b", "\uff0d", "\uff20"};
-  const bool is_formula = std::ranges::any_of(kBegins, [&](std::string_view begin) { return text.starts_with(begin); });
+  const bool is_formula =
+      std::ranges::any_of(kBegins, [&](std::string_view begin) { return text.starts_with(begin); });
   return is_formula ? "'" + text : text;
 }
 

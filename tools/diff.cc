@@ -127,7 +127,7 @@ int direction(const std::vector<double>& before, std::vector<double> after) {
   std::ranges::sort(after);
   std::ptrdiff_t ups = 0;
   for (const double old : before) {
-    const auto [same, above] = std::ranges::equal_range(after, old);
+    const auto [same, above] = std::equal_range(after.begin(), after.end(), old);
     ups += (after.end() - above) - (same - after.begin());
   }
   return ups > 0 ? 1 : ups < 0 ? -1 : 0;
@@ -285,7 +285,8 @@ void match_rows(Diff& diff, const RunDocument& before, const RunDocument& after)
     }
   }
   for (const Row& now : after.rows) {
-    if (rows_after.at(now.name) == &now && !rows_before.contains(now.name)) diff.only_after.push_back(now.name);
+    if (rows_after.at(now.name) == &now && !rows_before.contains(now.name))
+      diff.only_after.push_back(now.name);
   }
 }
 

@@ -58,7 +58,7 @@ std::string target_of(const std::string& path) {
   return error ? path : target.string();
 }
 
-/// Where an output goes: a name in a directory that stays the one we have looked at, whatever is renamed.
+/// Where an output goes: a name in an open directory, which stays the same one if its path is renamed.
 struct Place {
   Fd directory;
   std::string name;
@@ -69,20 +69,19 @@ struct Place {
   bool is_replaced() const { return !file || S_ISREG(file->st_mode); }
 };
 
-/// A symbolic link leads a file that we write to wherever its owner likes. Root's belong to the system; where
-/// root itself is not known (user_namespaces(7)), what owns / is.
+/// The owner of a symbolic link decides which file we write to. Links of root belong to the system; in a user
+/// namespace that does not map root, its files seem to belong to whoever / seems to belong to.
 bool is_trusted(const struct stat& link) {
   struct stat top {};
   return link.st_uid == ::geteuid() || link.st_uid == 0 ||
          (::stat("/", &top) == 0 && link.st_uid == top.st_uid);
 }
 
-/// Whether somebody else may have put it there for us to find: where anybody may make files, and none but the
-/// owner may remove them. So the kernel sees it too, if it is told to (fs.protected_regular and
-/// fs.protected_fifos, proc(5)).
+/// Whether another user may have put it there for us to write to: the directory is sticky and others may
+/// write to it. The kernel has the same rule for open(2) if fs.protected_regular and fs.protected_fifos are
+/// set (proc(5)).
 bool is_planted(const struct stat& directory, const struct stat& file) {
-  const bool is_shared =
-      (directory.st_mode & S_ISVTX) != 0 && (directory.st_mode & (S_IWOTH | S_IWGRP)) != 0;
+  const bool is_shared = (directory.st_mode & S_ISVTX) != 0 && (directory.st_mode & (S_IWOTH | S_IWGRP)) != 0;
   return is_shared && file.st_uid != ::geteuid() && file.st_uid != directory.st_uid;
 }
 
@@ -108,7 +107,7 @@ bool is_in_proc(const Fd& directory) {
   return ::fstatfs(directory.get(), &system) == 0 && system.f_type == PROC_SUPER_MAGIC;
 }
 
-/// The links of the last name of `path` are followed here, one by one, and none that is another user's.
+/// Follows the symbolic links of the last name of `path` one by one, and none of another user.
 Place find_place(const std::string& path) {
   Place place;
   const auto fail = [&](int error) {
@@ -137,7 +136,7 @@ Place find_place(const std::string& path) {
       if (::fstat(place.directory.get(), &around) != 0) return fail(errno);
       place.file = file;
       if (is_planted(around, file))
-        place.problem = why(path, "another user has made it, in a directory where everybody may");
+        place.problem = why(path, "another user has made it, in a directory that others may write to");
       else if (S_ISREG(file.st_mode) && !may_replace(around, file))
         return fail(EPERM);
       return place;
@@ -148,9 +147,10 @@ Place find_place(const std::string& path) {
       return place;
     }
     if (!is_trusted(file)) {
-      place.problem = why(path, fmt::format("it is a symbolic link of another user (uid {}); name the file that "
-                                            "it leads to",
-                                            file.st_uid));
+      place.problem =
+          why(path, fmt::format("it is a symbolic link of another user (uid {}); name the file that "
+                                "it leads to",
+                                file.st_uid));
       return place;
     }
     std::array<char, PATH_MAX> target{};
@@ -162,7 +162,7 @@ Place find_place(const std::string& path) {
   return fail(ELOOP);
 }
 
-/// As long as it lives, what ends us waits: between the name of a file and its removal.
+/// As long as it lives, signals that would end us wait: a file has a name that is still to be removed.
 class SignalsHeld {
  public:
   SignalsHeld() {
@@ -179,9 +179,9 @@ class SignalsHeld {
   sigset_t before_{};
 };
 
-/// A new file in the place's directory, which takes the place when it is complete. It has no name before
-/// (O_TMPFILE), where the file system can do that: then nothing is left of it however we end. Else it has a
-/// random one.
+/// A new file in the place's directory, which is renamed to the place when it is complete. Until then it has
+/// no name (O_TMPFILE) if the file system can do that, so that nothing is left of it if we are killed; else
+/// it has a random one.
 class Part {
  public:
   explicit Part(const Place& place) : place_(place) {
@@ -189,11 +189,13 @@ class Part {
     const mode_t mode = place.file ? 0600 : 0666;
     file_.reset(::openat(place.directory.get(), ".", O_TMPFILE | O_WRONLY | O_CLOEXEC, mode));
     if (file_ && ::access(path_in_proc().c_str(), F_OK) != 0) file_.reset();
-    const bool has_no_such_thing = errno == EOPNOTSUPP || errno == EISDIR || errno == EINVAL || errno == ENOENT;
+    const bool has_no_such_thing =
+        errno == EOPNOTSUPP || errno == EISDIR || errno == EINVAL || errno == ENOENT;
     if (file_ || !has_no_such_thing) return;
     held_.emplace();
     with_a_new_name([&](const char* name) {
-      file_.reset(::openat(place.directory.get(), name, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, mode));
+      file_.reset(
+          ::openat(place.directory.get(), name, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, mode));
       return static_cast<bool>(file_);
     });
   }
@@ -207,8 +209,8 @@ class Part {
   int fd() const { return file_.get(); }
   bool has_name() const { return !name_.empty(); }
 
-  /// Owner and permissions of what it replaces, as far as we may give them. Bits beyond 0777 would make it a
-  /// program that runs as somebody.
+  /// Gives it the owner and the permissions of what it replaces, as far as we may. It gets no set-user-ID
+  /// bit.
   bool take_over(const struct stat& before) const {
     mode_t mode = before.st_mode & 0777;
     if (::fchown(fd(), before.st_uid, before.st_gid) != 0 &&
@@ -222,8 +224,8 @@ class Part {
     const bool has_name = !name_.empty() || with_a_new_name([&](const char* name) {
       return ::linkat(AT_FDCWD, path_in_proc().c_str(), place_.directory.get(), name, AT_SYMLINK_FOLLOW) == 0;
     });
-    if (!has_name || ::renameat(place_.directory.get(), name_.c_str(), place_.directory.get(),
-                                place_.name.c_str()) != 0)
+    if (!has_name ||
+        ::renameat(place_.directory.get(), name_.c_str(), place_.directory.get(), place_.name.c_str()) != 0)
       return false;
     name_.clear();
     return true;
@@ -257,7 +259,7 @@ class Part {
   Fd file_;
 };
 
-/// What the disk has not taken is often said only now.
+/// Some file systems report only here that the disk is full.
 bool is_on_disk(int fd) { return ::fsync(fd) == 0 || (errno != EIO && errno != ENOSPC && errno != EDQUOT); }
 
 /// A pipe or a device, or a file that nothing can be renamed to.

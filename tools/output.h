@@ -11,14 +11,15 @@ std::string output_problem(const std::string& path);
 /// standard output replace nothing.
 bool would_replace(const std::string& output, const std::string& other);
 
-/// Writes a file whole or not at all: an old one stays until the new one is complete. The new one has the mode
-/// of the old one, and its owner and group if we may give them away. Returns why it could not; empty if it
-/// could.
+/// Writes a file whole or not at all: an old one stays until the new one is complete. The new one has the
+/// mode of the old one, and its owner and group if we may give them away. Returns why it could not; empty if
+/// it could.
 ///
-/// Root writes into directories of other users. So until it is complete the file has no name, or a random one;
-/// a symbolic link is followed if it is root's or our own, and the file that it leads to is replaced, but one
-/// of another user is refused; as is a file or pipe of another user in a sticky directory that others may write
-/// to, such as /tmp. Pipes and devices are written to as they are, and so is a descriptor of ours by its name
+/// Root writes into directories of other users. So until it is complete the file has no name, or a random
+/// one; a symbolic link is followed if it is root's or our own, and the file that it leads to is replaced,
+/// but one of another user is refused; as is a file or pipe of another user in a sticky directory that others
+/// may write to, such as /tmp. Pipes and devices are written to as they are, and so is a descriptor of ours
+/// by its name
 /// (/dev/stdout, /dev/fd/3).
 std::string write_output(const std::string& path, const std::string& text);
 

@@ -17,8 +17,8 @@ namespace {
 
 // For the first byte, and between two: a scraper on the same machine takes a millisecond.
 constexpr std::chrono::seconds kSilenceMax{5};
-// Beyond so many the oldest is reset. One client that holds connections cannot keep a scraper out: it would have
-// to open as many between the connect and the request of that one.
+// Beyond so many the oldest is reset. One client that holds connections cannot keep a scraper out: it would
+// have to open as many between the connect and the request of that one.
 constexpr std::size_t kScrapersMax = 64;
 // Of all together, with those that have been reset or answered and whose descriptors are still open.
 constexpr std::size_t kConnectionsMax = 256;
@@ -68,8 +68,8 @@ std::string host_name() {
 /// machine's own name, or localhost.
 bool is_our_host(std::string_view host) {
   const bool is_bracketed = host.starts_with('[');
-  const std::size_t colon = is_bracketed ? host.find(':', host.find(']') == host.npos ? 0 : host.find(']'))
-                                         : host.rfind(':');
+  const std::size_t colon =
+      is_bracketed ? host.find(':', host.find(']') == host.npos ? 0 : host.find(']')) : host.rfind(':');
   const std::string_view port = colon == host.npos ? std::string_view("0") : host.substr(colon + 1);
   if (port.empty() || port.find_first_not_of("0123456789") != port.npos) return false;
   const std::string_view name = host.substr(0, colon);

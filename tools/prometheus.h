@@ -30,9 +30,9 @@ class MetricsServer {
   Acceptor acceptor_;
 };
 
-/// The answer to one request: a status line, headers, and a body. A request whose Host is another DNS name than
-/// this machine's is refused (421): a page in a browser may have such a name led here (DNS rebinding) to read
-/// what only this machine may.
+/// The answer to one request: a status line, headers, and a body. A request whose Host is another DNS name
+/// than this machine's is refused (421): a page in a browser may have such a name led here (DNS rebinding) to
+/// read what only this machine may.
 std::string http_answer(std::string_view request, const std::function<std::string()>& metrics);
 
 }  // namespace anteroom::tool

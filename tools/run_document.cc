@@ -457,8 +457,8 @@ std::string place(std::string_view text, std::size_t byte) {
       fmt::format("{}: {} has {} {}, more than the {} that we read", name, of, count, what, most));
 }
 
-/// Counts what a document has before it is parsed, which takes time and memory for each value. What is no JSON
-/// is left to the parser to find.
+/// Counts what a document has before it is parsed, which takes time and memory for each value. What is no
+/// JSON is left to the parser to find.
 class Counts {
  public:
   Counts(std::string_view text, const std::string& name) : text_(text), name_(name) {}
@@ -481,7 +481,8 @@ class Counts {
           break;
         case ',':
           if (!containers_.empty()) ++containers_.back().commas;
-          if (++values_ > kValuesMax) refuse_count(name_, "the document", values_, "values or more", kValuesMax);
+          if (++values_ > kValuesMax)
+            refuse_count(name_, "the document", values_, "values or more", kValuesMax);
           break;
         default:
           break;
@@ -506,7 +507,8 @@ class Counts {
 
   void begin(bool is_object) {
     if (containers_.size() == kDepthMax)
-      throw RunDocumentError(fmt::format("{} is not a run of anteroom: nested deeper than {}", name_, kDepthMax));
+      throw RunDocumentError(
+          fmt::format("{} is not a run of anteroom: nested deeper than {}", name_, kDepthMax));
     containers_.push_back({.is_object = is_object, .commas = 0, .key = {}});
   }
 
@@ -514,7 +516,8 @@ class Counts {
     const Container ended = containers_.back();
     containers_.pop_back();
     const std::size_t count = ended.commas + 1;
-    if (ended.is_object && count > kMembersMax) refuse_count(name_, "an object", count, "fields", kMembersMax);
+    if (ended.is_object && count > kMembersMax)
+      refuse_count(name_, "an object", count, "fields", kMembersMax);
     if (ended.is_object || containers_.size() != 1) return;
     const std::string_view key = containers_.back().key;
     if (key == "rows" && count > kRowsMax) refuse_count(name_, key, count, "elements", kRowsMax);

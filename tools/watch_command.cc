@@ -55,10 +55,11 @@ void add_watch_options(CLI::App& app, TypedWatch& typed) {
                  "Write the load that was seen to this file, for tune --profile; needs one listener")
       ->group(output);
   typed.prometheus_option =
-      app.add_option("--prometheus", typed.prometheus,
-                     std::string("Serve what is seen at http://127.0.0.1:PORT/metrics, or at another ADDRESS of "
-                                 "this machine (default: ") +
-                         kMetricsPort + ")")
+      app.add_option(
+             "--prometheus", typed.prometheus,
+             std::string("Serve what is seen at http://127.0.0.1:PORT/metrics, or at another ADDRESS of "
+                         "this machine (default: ") +
+                 kMetricsPort + ")")
           ->expected(0, 1)
           ->type_name("[[ADDRESS:]PORT]")
           ->group(output);
