@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 #include <poll.h>
 #include <signal.h>
+#include <standard_streams.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
@@ -120,7 +121,7 @@ void BacklogKeeper::guard(pid_t parent, const Fd& tells) const noexcept {
   let_go_of_descriptors(locks_, process);
   wait_for_the_end_of(parent, process);
   const std::string problem = put_back_ours();
-  if (!problem.empty()) fmt::print(stderr, "anteroom: {}\n", problem);
+  if (!problem.empty()) print_error("anteroom: {}\n", problem);
   ::_exit(0);
 }
 

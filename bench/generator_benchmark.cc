@@ -3,6 +3,7 @@
 #include <anteroom/bench/histogram.h>
 #include <anteroom/bench/swarm.h>
 #include <fmt/format.h>
+#include <standard_streams.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
 
@@ -100,15 +101,16 @@ bool print(const std::vector<ClientRecord>& records) {
 }
 
 int fail(std::string_view why) {
-  fmt::print(stderr, "generator_benchmark: {}\n", why);
+  print_error("generator_benchmark: {}\n", why);
   return 2;
 }
 
 }  // namespace
 
 int main(int argc, char** argv) {
+  prepare_standard_streams();
   const bool has_request = argc == 5;
-  if (argc != 4 && !has_request) return std::fputs(kUsage, stderr), 2;
+  if (argc != 4 && !has_request) return print_error("{}", kUsage), 2;
   const std::optional<Endpoint> server = Endpoint::parse(argv[1]);
   const std::size_t flows_max = std::min(swarm_clients_max(), kFlowsMax);
   const auto flows = parse<std::size_t>(argv[2], flows_max);

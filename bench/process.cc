@@ -66,6 +66,7 @@ void tie_to_parent(pid_t parent) noexcept {
   ::prctl(PR_SET_PDEATHSIG, SIGKILL);
   if (::getppid() != parent) ::_exit(1);  // it died before we asked
   ::signal(SIGINT, SIG_IGN);
+  ::signal(SIGHUP, SIG_IGN);  // a terminal that closes sends it to all of them
   ::signal(SIGTERM, SIG_DFL);
 }
 

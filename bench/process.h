@@ -26,8 +26,8 @@ using Failed = std::function<void(std::string_view why)>;
 pid_t fork_process(const Failed& failed, const std::optional<cpu_set_t>& processors,
                    const std::function<void()>& work);
 
-/// In a child just forked by `parent`: ends with it, however it dies, and leaves Ctrl-C to whom it is meant
-/// for.
+/// In a child just forked by `parent`: ends with it, however it dies, and leaves Ctrl-C and SIGHUP to
+/// that parent.
 void tie_to_parent(pid_t parent) noexcept;
 
 /// A child, until it has been waited for.

@@ -2,6 +2,7 @@
 #include <anteroom/connector.h>
 #include <anteroom/timer.h>
 #include <fmt/format.h>
+#include <standard_streams.h>
 
 #include <charconv>
 #include <chrono>
@@ -34,7 +35,7 @@ std::optional<Endpoint> parse_arguments(int argc, char** argv) {
 }
 
 int fail(const std::string& why) {
-  fmt::print(stderr, "hello_client: {}\n", why);
+  print_error("hello_client: {}\n", why);
   return 1;
 }
 
@@ -63,7 +64,8 @@ int run(const Endpoint& server) {
   if (attempt.error) return fail(describe_connect_error(attempt.error, server));
   reactor.run();
   if (!message.empty()) {
-    fmt::print("Message from server: {}\n", message);
+    if (!say(stdout, fmt::format("Message from server: {}\n", message)))
+      return fail(std::string(kOutputNotWritten));
     return 0;
   }
   if (!connected) return fail(describe_connect_error(error, server));
@@ -79,9 +81,10 @@ int run(const Endpoint& server) {
 }  // namespace
 
 int main(int argc, char** argv) {
+  prepare_standard_streams();
   const std::optional<Endpoint> server = parse_arguments(argc, argv);
   if (!server) {
-    fmt::print("Usage : hello_client <IP> <port>\n");
+    (void)say(stdout, "Usage : hello_client <IP> <port>\n");
     return 1;
   }
   try {

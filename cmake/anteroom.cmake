@@ -49,7 +49,7 @@ function(anteroom_program name)
   endif()
   cmake_parse_arguments(arg "INSTALL" "" "SOURCES;LINKS" ${ARGN})
   add_executable(${name} ${arg_SOURCES})
-  target_link_libraries(${name} PRIVATE ${arg_LINKS} fmt::fmt anteroom_build)
+  target_link_libraries(${name} PRIVATE ${arg_LINKS} fmt::fmt anteroom_build anteroom_program_streams)
   set_target_properties(${name} PROPERTIES CXX_EXTENSIONS OFF UNITY_BUILD OFF)
   if(arg_INSTALL AND ANTEROOM_INSTALL)
     if(BUILD_SHARED_LIBS) # found from where it lies, wherever the tree is installed or moved to

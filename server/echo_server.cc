@@ -3,9 +3,10 @@
 
 int main(int argc, char** argv) {
   using namespace anteroom;
+  prepare_standard_streams();
   const auto port = argc == 2 ? parse_port_argument(argv[1]) : std::nullopt;
   if (!port) {
-    fmt::print("Usage : echo_server <port>\n");
+    (void)say(stdout, "Usage : echo_server <port>\n");
     return 1;
   }
   return serve("echo_server", *port,

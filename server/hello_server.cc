@@ -27,7 +27,7 @@ int serve_blocking(std::uint16_t port) {
     server.run();
     return 0;
   } catch (const std::exception& error) {
-    fmt::print(stderr, "hello_server: {}\n", error.what());
+    print_error("hello_server: {}\n", error.what());
     return 1;
   }
 }
@@ -35,10 +35,11 @@ int serve_blocking(std::uint16_t port) {
 }  // namespace
 
 int main(int argc, char** argv) {
+  prepare_standard_streams();
   const bool blocking = argc == 3 && std::string_view(argv[1]) == "--blocking";
   const auto port = argc == 2 || blocking ? parse_port_argument(argv[argc - 1]) : std::nullopt;
   if (!port) {
-    fmt::print("Usage : hello_server <port>\n");
+    (void)say(stdout, "Usage : hello_server <port>\n");
     return 1;
   }
   if (blocking) return serve_blocking(*port);

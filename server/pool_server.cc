@@ -99,7 +99,7 @@ class PoolServer {
     pool_->start();
     const std::error_code error = succeed();
     announce(pool_->endpoint());  // not before the next of us may come
-    if (error) say(stderr, fmt::format("pool_server: the predecessor: {}\n", error.message()));
+    if (error) print_error("pool_server: the predecessor: {}\n", error.message());
     const bool is_late = error == std::errc::operation_canceled;  // it goes on
     if (!is_late) reactor_.run();
     is_others_ = is_others_ || is_late;
@@ -141,17 +141,14 @@ class PoolServer {
 
   /// We serve: now the predecessor may go, and the next of us may come.
   std::error_code succeed() {
-    HandoverHandlers handlers{.listeners = [this] { return offered(); },
-                              .handed_over =
-                                  [this] {
-                                    is_others_ = true;
-                                    reactor_.stop();
-                                  },
-                              .failed =
-                                  [](std::error_code why) {
-                                    say(stderr,
-                                        fmt::format("pool_server: no successor: {}\n", why.message()));
-                                  }};
+    HandoverHandlers handlers{
+        .listeners = [this] { return offered(); },
+        .handed_over =
+            [this] {
+              is_others_ = true;
+              reactor_.stop();
+            },
+        .failed = [](std::error_code why) { print_error("pool_server: no successor: {}\n", why.message()); }};
     std::error_code error;
     if (predecessor_) {
       error = predecessor_->ready();
@@ -172,7 +169,7 @@ class PoolServer {
     return listeners;
   }
 
-  void print_metrics() const { say(stdout, prometheus_text(pool_->state())); }
+  void print_metrics() const { (void)say(stdout, prometheus_text(pool_->state())); }
 
   /// The door is not ours to shut if a successor has it, or will, or if the service manager keeps it.
   void leave() {
@@ -180,7 +177,7 @@ class PoolServer {
     const bool stays_open = is_others_ || is_managers_ || (offer_ && offer_->is_taken());
     offer_.reset();
     const std::size_t cut = pool_->drain({.deadline = arguments_.deadline, .handed_over = stays_open});
-    if (cut > 0) say(stderr, fmt::format("pool_server: {} connections were cut at the deadline\n", cut));
+    if (cut > 0) print_error("pool_server: {} connections were cut at the deadline\n", cut);
   }
 
   const Arguments arguments_;
@@ -195,18 +192,18 @@ class PoolServer {
 }  // namespace
 
 int main(int argc, char** argv) {
+  anteroom::prepare_standard_streams();
   const auto arguments = parse({argv + 1, argv + argc});
   if (!arguments) {
-    fmt::print(stderr,
-               "Usage : pool_server <port> [--threads N] [--sharing reuseport|exclusive|dealt] [--echo] "
-               "[--handover PATH] [--deadline SECONDS]\n");
+    print_error(
+        "Usage : pool_server <port> [--threads N] [--sharing reuseport|exclusive|dealt] [--echo] "
+        "[--handover PATH] [--deadline SECONDS]\n");
     return 2;
   }
-  outlive_readers();
   try {
     return PoolServer(*arguments).run();
   } catch (const std::exception& error) {
-    fmt::print(stderr, "pool_server: {}\n", error.what());
+    print_error("pool_server: {}\n", error.what());
     return 1;
   }
 }

@@ -2,6 +2,7 @@
 #include <anteroom/acceptor.h>
 #include <anteroom/signals.h>
 #include <fmt/format.h>
+#include <standard_streams.h>
 
 #include <charconv>
 #include <csignal>
@@ -24,35 +25,27 @@ inline std::optional<std::uint16_t> parse_port_argument(std::string_view text) {
   return port;
 }
 
-/// A service does not end because nobody reads any more what it says: neither by a signal nor by an
-/// exception.
-inline void say(std::FILE* to, const std::string& text) noexcept {
-  (void)std::fwrite(text.data(), 1, text.size(), to);
-  (void)std::fflush(to);
-}
-inline void outlive_readers() noexcept { ::signal(SIGPIPE, SIG_IGN); }
-
+/// A service goes on also if nobody can read where.
 inline void announce(const Endpoint& endpoint) {
-  say(stdout, fmt::format("listening on {}\n", endpoint.to_string()));
+  (void)say(stdout, fmt::format("listening on {}\n", endpoint.to_string()));
 }
 
 /// Serves all addresses of this machine with the reactor until SIGINT or SIGTERM. Returns the exit status.
 inline int serve(std::string_view program, std::uint16_t port, ConnectionHandlers handlers) {
-  outlive_readers();
   try {
     Reactor reactor;
     const Signals signals(reactor, {SIGINT, SIGTERM}, [&reactor](int) { reactor.stop(); });
     AcceptorOptions options;
     options.resting = [program](std::error_code why, std::optional<std::uint32_t> waiting) {
-      say(stderr, fmt::format("{}: cannot accept: {}; {} wait until a connection closes\n", program,
-                              why.message(), waiting ? fmt::to_string(*waiting) : "some"));
+      print_error("{}: cannot accept: {}; {} wait until a connection closes\n", program, why.message(),
+                  waiting ? fmt::to_string(*waiting) : "some");
     };
     const Acceptor acceptor(reactor, Endpoint("0.0.0.0", port), std::move(handlers), std::move(options));
     announce(acceptor.endpoint());
     reactor.run();
     return 0;
   } catch (const std::exception& error) {
-    fmt::print(stderr, "{}: {}\n", program, error.what());
+    print_error("{}: {}\n", program, error.what());
     return 1;
   }
 }

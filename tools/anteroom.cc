@@ -3,6 +3,7 @@
 #include <anteroom/version.h>
 #include <fmt/format.h>
 #include <signal.h>
+#include <standard_streams.h>
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
@@ -11,6 +12,8 @@
 #include <exception>
 #include <memory>
 #include <set>
+#include <sstream>
+#include <stdexcept>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -27,7 +30,8 @@ using namespace anteroom::tool;
 
 std::atomic<bool> interrupted{false};
 
-/// The first Ctrl-C ends the experiment and prints what there is; the second ends the program.
+/// The first Ctrl-C, SIGTERM or SIGHUP ends the experiment and prints what there is; the second ends the
+/// program.
 void on_interrupt(int signal) {
   interrupted.store(true);
   ::signal(signal, SIG_DFL);
@@ -147,6 +151,9 @@ void listen_to_signals() {
   action.sa_handler = on_interrupt;
   ::sigaction(SIGINT, &action, nullptr);
   ::sigaction(SIGTERM, &action, nullptr);
+  struct sigaction before {};
+  ::sigaction(SIGHUP, nullptr, &before);
+  if (before.sa_handler != SIG_IGN) ::sigaction(SIGHUP, &action, nullptr);  // else nohup(1) has it ignored
 }
 
 int run(int argc, char** argv) {
@@ -157,12 +164,11 @@ int run(int argc, char** argv) {
   const std::vector<Verb> verbs = add_commands(app);
   for (const Verb& verb : verbs) refuse_words_that_are_none(*verb.app);
   app.footer(
-      "Exit status: 0 done, 1 could not run, 2 usage, 3 ran but the answer is not to be trusted, 4 a "
-      "--fail-if "
-      "is broken, 130 interrupted.");
+      "Exit status: 0 done, 1 could not run or write the result, 2 usage, 3 ran but the answer is not to be "
+      "trusted, 4 a --fail-if is broken, 130 interrupted (Ctrl-C, SIGTERM, SIGHUP).");
 
   if (argc == 1) {
-    fmt::print(stderr, "{}", app.help());
+    print_error("{}", app.help());
     return kUsage;
   }
   const Verb* chosen = nullptr;
@@ -172,30 +178,34 @@ int run(int argc, char** argv) {
     chosen = &*std::ranges::find_if(verbs, [](const Verb& verb) { return static_cast<bool>(*verb.app); });
     chosen->understand();
   } catch (const CLI::Success& help) {
-    return app.exit(help);
+    std::ostringstream text;
+    const int status = app.exit(help, text, text);
+    if (!say(stdout, text.str())) throw std::runtime_error(std::string(kOutputNotWritten));
+    return status;
   } catch (const CLI::Error& error) {
     // An option that has no value leaves words behind that are not what is wrong.
     const bool is_about_a_value = dynamic_cast<const CLI::ArgumentMismatch*>(&error) != nullptr;
     const std::string unknown = is_about_a_value ? std::string() : unknown_word(app);
-    fmt::print(stderr, "anteroom: {} (--help tells more)\n",
-               with_colon(unknown.empty() ? error.what() : unknown));
+    print_error("anteroom: {} (--help tells more)\n", with_colon(unknown.empty() ? error.what() : unknown));
     return kUsage;
   }
-  ::signal(SIGPIPE, SIG_IGN);
   ::signal(SIGXFSZ, SIG_IGN);  // write(2) fails with EFBIG then, which is said in a line
   if (chosen->heeds_interrupt) listen_to_signals();
-  return chosen->run({.command_line = command_line_of(argc, argv), .interrupted = interrupted});
+  const int status = chosen->run({.command_line = command_line_of(argc, argv), .interrupted = interrupted});
+  if (status == kDone && !output_is_written()) throw std::runtime_error(std::string(kOutputNotWritten));
+  return status;
 }
 
 /// One line on the standard error, and the exit status that goes with it.
 int tell(const std::exception& error, int status) {
-  fmt::print(stderr, "anteroom: {}\n", error.what());
+  print_error("anteroom: {}\n", error.what());
   return status;
 }
 
 }  // namespace
 
 int main(int argc, char** argv) {
+  prepare_standard_streams();
   try {
     return run(argc, argv);
   } catch (const Interrupted&) {

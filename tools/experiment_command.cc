@@ -189,7 +189,7 @@ void understand(Typed& typed, bool is_tune) {
   if (!typed.output.json.empty()) command.json = typed.output.json;
   if (!typed.output.csv.empty()) command.csv = typed.output.csv;
   if (!typed.output.report.empty()) command.report = typed.output.report;
-  refuse_outputs(typed.output, {typed.load.profile});
+  understand_outputs(typed.output, {typed.load.profile});
   const std::string problem = bench::clients_limit_problem(command.load.clients);
   if (!problem.empty()) throw UsageError(problem);
 }

@@ -1,6 +1,7 @@
 #include "old_runs.h"
 
 #include <fmt/format.h>
+#include <standard_streams.h>
 #include <unistd.h>
 
 #include <cstdio>
@@ -21,14 +22,14 @@ namespace {
 int write(const std::string& path, const std::string& text) {
   const std::string problem = write_output(path, text);  // a full disk is found out only now
   if (!problem.empty()) {
-    fmt::print(stderr, "anteroom: {}\n", problem);
+    print_error("anteroom: {}\n", problem);
     return kCouldNotRun;
   }
   return kDone;
 }
 
 int refuse_document(const RunDocumentError& error) {
-  fmt::print(stderr, "anteroom: {}\n", error.what());
+  print_error("anteroom: {}\n", error.what());
   return kUsage;
 }
 
@@ -43,7 +44,7 @@ std::string problem_with(const std::string& output, const std::vector<std::strin
 }
 
 int refuse_output(const std::string& problem) {
-  fmt::print(stderr, "anteroom: {}\n", problem);
+  print_error("anteroom: {}\n", problem);
   return kUsage;
 }
 
@@ -57,11 +58,11 @@ std::string why_not_trusted(const RunDocument& run) {
 
 int hold_rules_against(const Json& document, const std::vector<Rule>& rules) {
   const std::vector<std::string> broken = broken_rules(document, rules);
-  for (const std::string& sentence : broken) fmt::print(stderr, "anteroom: {}\n", sentence);
+  for (const std::string& sentence : broken) print_error("anteroom: {}\n", sentence);
   if (!broken.empty()) return kRuleBroken;
   const std::string why = why_not_trusted(understand(document));
   if (why.empty()) return kDone;
-  fmt::print(stderr, "anteroom: {}\n", why);
+  print_error("anteroom: {}\n", why);
   return kNotToBeTrusted;
 }
 

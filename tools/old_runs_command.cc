@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "old_runs.h"
+#include "output.h"
 #include "output_options.h"
 #include "verb.h"
 
@@ -42,6 +43,8 @@ Verb add_report(CLI::App& tool) {
                   throw CLI::ArgumentMismatch(
                       "report writes no page with --csv or --fail-if, so --output says nothing");
                 typed->run.fail_if = understand_rules(typed->fail_if);
+                typed->run.page = output_name(typed->run.page);
+                typed->run.csv = output_name(typed->run.csv);
               },
           .run = [typed](const Invocation&) { return report(typed->run); },
           .heeds_interrupt = false};
@@ -57,7 +60,7 @@ Verb add_diff(CLI::App& tool) {
       "Examples:\n  anteroom diff before.json after.json\n\n"
       "Exit status is 0 also when something got worse: the verdicts are in what --json writes.");
   return {.app = app,
-          .understand = [] {},
+          .understand = [runs] { runs->json = output_name(runs->json); },
           .run = [runs](const Invocation&) { return diff(*runs); },
           .heeds_interrupt = false};
 }

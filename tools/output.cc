@@ -275,10 +275,45 @@ bool write_in_place(const Place& place, std::string_view text) {
   return write_all(file.get(), text);
 }
 
+/// Of the names that lead to /proc/<pid>/fd/1. A device such as /dev/null is known by its name only: another
+/// descriptor of it is no other file.
+bool leads_to_descriptor_1(std::filesystem::path path) {
+  std::error_code error;
+  const std::filesystem::path descriptors = std::filesystem::canonical("/proc/self/fd", error);
+  if (error) return false;
+  for (int links = 0; links < 8; ++links) {  // of which /dev/stdout has one
+    const std::filesystem::path folder = std::filesystem::canonical(
+        path.has_parent_path() ? path.parent_path() : std::filesystem::path("."), error);
+    if (error) return false;
+    if (folder == descriptors) return path.filename() == std::to_string(STDOUT_FILENO);
+    const std::filesystem::path target = std::filesystem::read_symlink(path, error);
+    if (error) return false;
+    path = target.is_absolute() ? target : folder / target;
+  }
+  return false;
+}
+
+bool is_file_of_stdout(const std::string& path) {
+  struct stat file {};
+  struct stat output {};
+  if (::stat(path.c_str(), &file) != 0 || ::fstat(STDOUT_FILENO, &output) != 0) return false;
+  if (file.st_dev != output.st_dev || file.st_ino != output.st_ino) return false;
+  return !S_ISCHR(file.st_mode) || ::isatty(STDOUT_FILENO) == 1;
+}
+
 }  // namespace
 
+std::string output_name(const std::string& path) {
+  return !path.empty() && (leads_to_descriptor_1(path) || is_file_of_stdout(path)) ? "-" : path;
+}
+
 std::string output_problem(const std::string& path) {
-  if (path == "-") return {};
+  if (path == "-") {
+    const int flags = ::fcntl(STDOUT_FILENO, F_GETFL);
+    if (flags >= 0 && (flags & O_ACCMODE) != O_RDONLY) return {};
+    errno = EBADF;
+    return last_words("the standard output");
+  }
   const Place place = find_place(path);
   if (!place.problem.empty()) return place.problem;
   if (place.descriptor >= 0) {

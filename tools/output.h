@@ -3,6 +3,10 @@
 
 namespace anteroom::tool {
 
+/// "-" if that is the standard output under any name: /dev/stdout, /dev/fd/1, or the very file to which it is
+/// redirected. Any other as it is.
+std::string output_name(const std::string& path);
+
 /// Why that file cannot be written, found out before hours of measuring; empty if it can. "-" is the standard
 /// output.
 std::string output_problem(const std::string& path);

@@ -27,7 +27,8 @@ void add_output_options(CLI::App& app, TypedOutput& typed) {
   app.add_flag("-q,--quiet", typed.quiet, "Print only the answer")->group(output);
 }
 
-void refuse_outputs(const TypedOutput& typed, std::vector<std::string> inputs) {
+void understand_outputs(TypedOutput& typed, std::vector<std::string> inputs) {
+  for (std::string* const path : {&typed.json, &typed.csv, &typed.report}) *path = output_name(*path);
   const int to_stdout = (typed.json == "-") + (typed.csv == "-") + (typed.report == "-");
   if (to_stdout > 1)
     throw CLI::ValidationError("--json, --csv, --report", "only one of them can have the standard output");

@@ -24,9 +24,10 @@ struct TypedOutput {
 /// --json, --csv, --report, --fail-if and --quiet. They write into `typed`, which must live as long as `app`.
 void add_output_options(CLI::App& app, TypedOutput& typed);
 
-/// Before hours of measuring: throws CLI::ValidationError if two of them want the standard output, and
-/// UsageError if a file cannot be written, or would be one of `inputs` or another output.
-void refuse_outputs(const TypedOutput& typed, std::vector<std::string> inputs = {});
+/// Every name of the standard output becomes "-". Before hours of measuring: throws CLI::ValidationError if
+/// two of them want the standard output, and UsageError if a file cannot be written, or would be one of
+/// `inputs` or another output.
+void understand_outputs(TypedOutput& typed, std::vector<std::string> inputs = {});
 
 /// The rules of --fail-if. Throws CLI::ValidationError.
 std::vector<Rule> understand_rules(const std::vector<std::string>& texts);

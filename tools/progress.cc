@@ -1,6 +1,7 @@
 #include "progress.h"
 
 #include <fmt/format.h>
+#include <standard_streams.h>
 #include <sys/ioctl.h>
 #include <unistd.h>
 
@@ -60,7 +61,7 @@ ProgressLine::ProgressLine(bool quiet)
       enabled_(terminal_.is_terminal && !quiet && environment("TERM") != "dumb") {}
 
 ProgressLine::~ProgressLine() {
-  if (shown_) fmt::print(stderr, "\r\x1b[K");
+  if (shown_) print_error("\r\x1b[K");
 }
 
 void ProgressLine::show(const bench::ExperimentProgress& progress) {
@@ -77,8 +78,7 @@ void ProgressLine::show(const std::string& line) {
   if (!enabled_ || (shown_ && now - last_ < kRedraw)) return;
   last_ = now;
   shown_ = true;
-  fmt::print(stderr, "\r{:.{}}\x1b[K", line, terminal_.columns - 1);
-  std::fflush(stderr);
+  print_error("\r{:.{}}\x1b[K", line, terminal_.columns - 1);
 }
 
 }  // namespace anteroom::tool

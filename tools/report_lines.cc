@@ -3,6 +3,7 @@
 #include <anteroom/bench/summary.h>
 #include <anteroom/listen_queue.h>
 #include <fmt/format.h>
+#include <standard_streams.h>
 #include <sys/resource.h>
 #include <sys/utsname.h>
 
@@ -11,6 +12,7 @@
 #include <cstdio>
 #include <map>
 #include <nlohmann/json.hpp>
+#include <stdexcept>
 #include <string>
 #include <thread>
 
@@ -184,7 +186,7 @@ std::string path_in(const std::string& request) {
 
 bool write(const std::optional<std::string>& path, const std::string& text) {
   const std::string problem = path ? write_output(*path, text) : std::string();
-  if (!problem.empty()) fmt::print(stderr, "anteroom: {}\n", problem);
+  if (!problem.empty()) print_error("anteroom: {}\n", problem);
   return problem.empty();
 }
 
@@ -230,6 +232,10 @@ std::string dialogue_in_words(const bench::Dialogue& dialogue) {
   return words;
 }
 
+void refuse_unwritten_output() {
+  if (!output_is_written()) throw std::runtime_error(std::string(kOutputNotWritten));
+}
+
 void print_heading(std::string_view verb, const ExperimentCommand& command) {
   utsname name{};
   ::uname(&name);
@@ -244,7 +250,7 @@ void print_heading(std::string_view verb, const ExperimentCommand& command) {
   fmt::print("{} {}, {} processors, somaxconn {}, {} of each, interleaved, seed {}\n\n", name.sysname,
              name.release, std::thread::hardware_concurrency(), system_backlog_max(), runs(command.repeat),
              command.seed);
-  std::fflush(stdout);
+  refuse_unwritten_output();
 }
 
 std::vector<std::string> notes(const Run& run) {
@@ -354,24 +360,24 @@ ExitStatus finish(const Run& run, const Json& document, bool is_trusted) {
   bool wrote = write(command.json, command.json ? print(document) : std::string());
   wrote &= write(command.csv, command.csv ? csv(document) : std::string());
   wrote &= write(command.report, command.report ? report_html(print(document)) : std::string());
-  if (std::fflush(stdout) != 0 || std::ferror(stdout) != 0) {
-    fmt::print(stderr, "anteroom: cannot write to the standard output\n");
+  if (!output_is_written()) {
+    print_error("anteroom: {}\n", kOutputNotWritten);
     wrote = false;
   }
-  if (!run.not_put_back.empty()) fmt::print(stderr, "anteroom: {}\n", run.not_put_back);
+  if (!run.not_put_back.empty()) print_error("anteroom: {}\n", run.not_put_back);
   if (!wrote || !run.not_put_back.empty()) return kCouldNotRun;
   if (!run.why_ended.empty()) {
-    fmt::print(stderr, "anteroom: {}\n", run.why_ended);
+    print_error("anteroom: {}\n", run.why_ended);
     return kCouldNotRun;
   }
   if (run.interrupted) return kInterrupted;
   if (!run.trials.empty() && std::ranges::none_of(run.trials, &TrialResult::complete)) {
-    fmt::print(stderr, "anteroom: no trial could be run: {}\n", run.trials.front().problems.front());
+    print_error("anteroom: no trial could be run: {}\n", run.trials.front().problems.front());
     return kCouldNotRun;
   }
   if (!is_trusted) return kNotToBeTrusted;
   const std::vector<std::string> broken = broken_rules(document, command.fail_if);
-  for (const std::string& sentence : broken) fmt::print(stderr, "anteroom: {}\n", sentence);
+  for (const std::string& sentence : broken) print_error("anteroom: {}\n", sentence);
   return broken.empty() ? kDone : kRuleBroken;
 }
 

@@ -22,6 +22,9 @@ std::string load_in_words(const bench::Scenario& load);
 /// "says PING\r\n and expects +PONG", in a sentence's middle.
 std::string dialogue_in_words(const bench::Dialogue& dialogue);
 
+/// Before anything is measured: throws if what was printed so far could not be written.
+void refuse_unwritten_output();
+
 /// What the experiment is, what machine it runs on, and what repeats it.
 void print_heading(std::string_view verb, const ExperimentCommand& command);
 

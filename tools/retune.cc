@@ -5,6 +5,7 @@
 #include <fmt/format.h>
 #include <poll.h>
 #include <signal.h>
+#include <standard_streams.h>
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
@@ -88,8 +89,8 @@ std::string tell(const Retune& retune, const RunningServer& server, const std::v
     std::string problem = write_output(retune.json, document(retune, server, rooms).dump(1) + '\n');
     if (!problem.empty() || retune.json == "-") return problem;
   }
-  print(retune, server, rooms);
-  return std::fflush(stdout) == 0 && std::ferror(stdout) == 0 ? "" : "cannot write to the standard output";
+  print_output([&] { print(retune, server, rooms); });
+  return output_is_written() ? "" : std::string(kOutputNotWritten);
 }
 
 /// Beyond somaxconn listen(2) clips without a word.
@@ -102,8 +103,8 @@ void look_at_limit(const Retune& retune, const RunningServer& server) {
         fmt::format("net.core.somaxconn is {} and would clip a backlog of {} to that; nothing was "
                     "changed. First: {} (or take the {}: --allow-clamp)",
                     most, retune.wanted, cure, most));
-  fmt::print(stderr, "anteroom: net.core.somaxconn is {} and clips the backlog of {} to that. For more: {}\n",
-             most, retune.wanted, cure);
+  print_error("anteroom: net.core.somaxconn is {} and clips the backlog of {} to that. For more: {}\n", most,
+              retune.wanted, cure);
 }
 
 /// Returns when somebody wants it to end, or the server has.
@@ -111,22 +112,21 @@ ExitStatus wait_for_the_end(const Retune& retune, RunningServer& server, bench::
                             const std::atomic<bool>& interrupted) {
   while (!interrupted.load()) {
     if (!server.is_there()) {
-      fmt::print(
-          stderr,
+      print_error(
           "anteroom: {} (pid {}) has closed its listener on port {}, or has ended; when it listens again, it "
           "has what its configuration says\n",
           server.name(), server.pid(), server.port());
       if (const std::string problem = keeper.put_back(); !problem.empty())
-        fmt::print(stderr, "anteroom: {}\n", problem);
+        print_error("anteroom: {}\n", problem);
       return kCouldNotRun;
     }
     ::poll(nullptr, 0, kLookEveryMs);
   }
   if (const std::string problem = keeper.put_back(); !problem.empty()) {
-    fmt::print(stderr, "anteroom: {}\n", problem);
+    print_error("anteroom: {}\n", problem);
     return kCouldNotRun;
   }
-  if (retune.json != "-") fmt::print("put back to {}\n", server.backlog());
+  if (retune.json != "-") print_output([&] { fmt::print("put back to {}\n", server.backlog()); });
   return kDone;
 }
 
@@ -154,12 +154,14 @@ int run(const Retune& retune, const Invocation& invocation) {
   const std::vector<RoomNow> rooms = look(server);
   if (const std::string problem = tell(retune, server, rooms); !problem.empty()) {
     if (!retune.dry_run) (void)server.put_back();  // nobody would know what it had
-    fmt::print(stderr, "anteroom: {}; nothing was changed\n", problem);
+    print_error("anteroom: {}; nothing was changed\n", problem);
     return kCouldNotRun;
   }
   if (!keeper) return kDone;
-  if (retune.json != "-") fmt::print("until Ctrl-C\n");
-  std::fflush(stdout);
+  print_output([&] {
+    if (retune.json != "-") fmt::print("until Ctrl-C\n");
+    std::fflush(stdout);
+  });
   return wait_for_the_end(retune, server, *keeper, invocation.interrupted);
 }
 
@@ -194,6 +196,7 @@ Verb add_retune(CLI::App& tool) {
                 retune->wanted = parse_whole("--backlog", retune->backlog, 0, kListenMax);
                 if (retune->until_exit && retune->dry_run)
                   throw CLI::ArgumentMismatch("--dry-run changes nothing that --until-exit could put back");
+                retune->json = output_name(retune->json);
                 if (!retune->json.empty()) {
                   const std::string problem = output_problem(retune->json);
                   if (!problem.empty()) throw UsageError(problem);

@@ -15,7 +15,7 @@ namespace anteroom::tool {
 /// How the tool was called.
 struct Invocation {
   std::string command_line;              ///< which repeats the run
-  const std::atomic<bool>& interrupted;  ///< Ctrl-C or SIGTERM
+  const std::atomic<bool>& interrupted;  ///< Ctrl-C, SIGTERM or SIGHUP
 };
 
 /// What is wrong with what was asked for: one line, and the tool ends with kUsage.

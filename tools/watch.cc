@@ -7,6 +7,7 @@
 #include <anteroom/reactor.h>
 #include <anteroom/timer.h>
 #include <fmt/format.h>
+#include <standard_streams.h>
 #include <sys/socket.h>
 #include <time.h>
 #include <unistd.h>
@@ -368,7 +369,7 @@ int severity(const bench::RoomAdvice& advice) {
 bool write_or_say(const std::optional<std::string>& path, const std::string& text) {
   if (!path) return true;
   const std::string why = write_output(*path, text);
-  if (!why.empty()) fmt::print(stderr, "anteroom: {}\n", why);
+  if (!why.empty()) print_error("anteroom: {}\n", why);
   return why.empty();
 }
 
@@ -377,8 +378,8 @@ bool write_profile(const WatchState& state) {
   const std::vector<RoomGroup> groups = state.rooms.groups(true);
   const Json profile = groups.size() == 1 ? watch_profile(state, groups.front()) : Json(nullptr);
   if (profile.is_null()) {
-    fmt::print(stderr, "anteroom: no profile is written: {}\n",
-               groups.size() == 1 ? "nobody came" : "more than one address was watched in the end");
+    print_error("anteroom: no profile is written: {}\n",
+                groups.size() == 1 ? "nobody came" : "more than one address was watched in the end");
     return false;
   }
   return write_or_say(state.command.profile, profile.dump(2) + '\n');
@@ -409,7 +410,7 @@ bench::RoomAdvice advise(const WatchState& state, const RoomGroup& group, const 
 
 int watch(const WatchCommand& command, std::optional<Listener> scrapes,
           const std::atomic<bool>& interrupted) {
-  if (scrapes) fmt::print(stderr, "anteroom: http://{}/metrics\n", scrapes->endpoint().to_string());
+  if (scrapes) print_error("anteroom: http://{}/metrics\n", scrapes->endpoint().to_string());
   WatchRun run(command, std::move(scrapes), interrupted);
   run.run();
   const WatchState& state = run.state();
@@ -420,7 +421,7 @@ int watch(const WatchCommand& command, std::optional<Listener> scrapes,
   bool wrote_view = true;
   if (command.json != "-" && command.profile != "-")
     wrote_view = write_or_say("-", final_view(state, Terminal::of(STDOUT_FILENO)));
-  for (const std::string& sentence : state.broken_rules) fmt::print(stderr, "anteroom: {}\n", sentence);
+  for (const std::string& sentence : state.broken_rules) print_error("anteroom: {}\n", sentence);
   if (!state.broken_rules.empty()) return kRuleBroken;
   if (state.failed) {
     fmt::print(stderr, "anteroom: {}\n", state.why_failed);

@@ -85,7 +85,8 @@ class Program {
         output.erase(0, end + 1);
         return line;
       }
-      if (Clock::now() > limit || !out_ || !drain(limit)) return std::exchange(output, {});
+      if (Clock::now() > limit || !out_) return std::exchange(output, {});
+      drain(limit);  // also if that is the end of its standard error
     }
   }
 
