@@ -41,7 +41,19 @@ struct Unit {
   std::string_view name;
   double nanoseconds;
 };
-constexpr std::array<Unit, 5> kUnits{{{"ns", 1}, {"us", 1e3}, {"ms", 1e6}, {"s", 1e9}, {"m", 60e9}}};
+constexpr std::array<Unit, 7> kUnits{
+    {{"ns", 1}, {"us", 1e3}, {"ms", 1e6}, {"s", 1e9}, {"m", 60e9}, {"min", 60e9}, {"h", 3600e9}}};
+
+bool is_letter(char c) noexcept { return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z'); }
+
+/// "MS" is "ms".
+const Unit* find_unit(std::string_view text) noexcept {
+  const auto is_same = [](char a, char b) { return a == (b >= 'A' && b <= 'Z' ? b - 'A' + 'a' : b); };
+  for (const Unit& unit : kUnits) {
+    if (std::equal(unit.name.begin(), unit.name.end(), text.begin(), text.end(), is_same)) return &unit;
+  }
+  return nullptr;
+}
 
 template <class Names>
 auto find_value(const Names& names, std::string_view text) noexcept
@@ -159,17 +171,24 @@ std::optional<Handler> Handler::parse(std::string_view text) {
 
 std::optional<nanoseconds> parse_duration(std::string_view text) noexcept {
   constexpr double kDayNs = 86400e9;
-  double number = 0;
-  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), number);
-  if (error != std::errc{} || !std::isfinite(number)) return std::nullopt;
-  const std::string_view unit_name(end, static_cast<std::size_t>(text.data() + text.size() - end));
-  for (const Unit& unit : kUnits) {
-    if (unit.name != unit_name) continue;
-    const double ns = number * unit.nanoseconds;
-    if (ns < 0 || ns > kDayNs) return std::nullopt;
-    return nanoseconds(std::llround(ns));
+  if (text.empty()) return std::nullopt;
+  double sum_ns = 0;
+  double previous_unit = 0;
+  while (!text.empty()) {
+    double number = 0;
+    const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), number);
+    if (error != std::errc{} || !std::isfinite(number) || number < 0) return std::nullopt;
+    text.remove_prefix(static_cast<std::size_t>(end - text.data()));
+    const auto letters = std::find_if_not(text.begin(), text.end(), is_letter) - text.begin();
+    const Unit* const unit = find_unit(text.substr(0, static_cast<std::size_t>(letters)));
+    // 1h30m: each unit is smaller than the one before.
+    if (unit == nullptr || (previous_unit > 0 && unit->nanoseconds >= previous_unit)) return std::nullopt;
+    previous_unit = unit->nanoseconds;
+    sum_ns += number * unit->nanoseconds;
+    text.remove_prefix(static_cast<std::size_t>(letters));
   }
-  return std::nullopt;
+  if (sum_ns > kDayNs) return std::nullopt;
+  return nanoseconds(std::llround(sum_ns));
 }
 
 std::string print_duration(nanoseconds duration) {

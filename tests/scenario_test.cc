@@ -86,6 +86,24 @@ TEST(Scenario, ReadsDurations) {
   }
 }
 
+TEST(Scenario, ReadsHoursAndSumsOfUnitsInLettersOfAnyCase) {
+  EXPECT_EQ(parse_duration("1h"), 1h);
+  EXPECT_EQ(parse_duration("90m"), 90min);
+  EXPECT_EQ(parse_duration("90min"), 90min);
+  EXPECT_EQ(parse_duration("1h30m"), 90min);
+  EXPECT_EQ(parse_duration("1h30m15s"), 90min + 15s);
+  EXPECT_EQ(parse_duration("2m1.5s"), 121500ms);
+  EXPECT_EQ(parse_duration("1s500ms"), 1500ms);
+  EXPECT_EQ(parse_duration("24h"), 24h);
+  EXPECT_EQ(parse_duration("1H"), 1h);
+  EXPECT_EQ(parse_duration("100MS"), 100ms);
+  EXPECT_EQ(parse_duration("5Min"), 5min);
+  for (const char* text :
+       {"h", "25h", "1h30", "30m1h", "1h1h", "1m1min", "1h-30m", "1h 30m", "1d", "23h60m1s"}) {
+    EXPECT_EQ(parse_duration(text), std::nullopt) << text;
+  }
+}
+
 TEST(Scenario, KnowsTheLawOfTheStall) {
   Scenario scenario{
       .backlog = 128, .clients = 2500, .arrival = Arrival::kSteady, .rate = 5000, .stall = 100ms};

@@ -215,7 +215,7 @@ int parse_whole(const std::string& option, const std::string& text, int least, i
 
 nanoseconds parse_time(const std::string& option, const std::string& text) {
   const auto duration = bench::parse_duration(text);
-  if (!duration) refuse(option, text, "a time such as 100ms, 1.5s or 20us");
+  if (!duration) refuse(option, text, "a time such as 100ms, 1.5s, 20us or 1h30m");
   return *duration;
 }
 

@@ -146,8 +146,14 @@ struct Factor {
 };
 
 std::optional<double> factor_of(Unit unit, std::string_view text) {
-  static constexpr std::array<Factor, 5> kTimes{
-      {{"ns", 1e-9}, {"us", kMicro}, {"µs", kMicro}, {"ms", 1e-3}, {"s", 1}}};
+  static constexpr std::array<Factor, 8> kTimes{{{"ns", 1e-9},
+                                                 {"us", kMicro},
+                                                 {"µs", kMicro},
+                                                 {"ms", 1e-3},
+                                                 {"s", 1},
+                                                 {"m", 60},
+                                                 {"min", 60},
+                                                 {"h", 3600}}};
   static constexpr std::array<Factor, 2> kShares{{{"", 1}, {"%", 0.01}}};
   static constexpr std::array<Factor, 4> kNumbers{{{"", 1}, {"k", 1e3}, {"K", 1e3}, {"M", 1e6}}};
   const auto find = [&](const auto& factors) -> std::optional<double> {
@@ -157,6 +163,10 @@ std::optional<double> factor_of(Unit unit, std::string_view text) {
   if (unit == Unit::kShare) return find(kShares);
   if (unit == Unit::kNumber) return find(kNumbers);
   if (unit == Unit::kMicroseconds && text.empty()) return kMicro;
+  std::string lower(text);  // "5MS" is 5 ms, as for every option that takes a time
+  std::ranges::transform(lower, lower.begin(),
+                         [](char c) { return c >= 'A' && c <= 'Z' ? char(c + 32) : c; });
+  text = lower;
   return find(kTimes);
 }
 

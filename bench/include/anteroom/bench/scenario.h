@@ -123,7 +123,8 @@ std::optional<Loop> parse_loop(std::string_view text) noexcept;
 /// "name=value", a sysctl of the network: its name begins with "net." and has no "..".
 std::optional<std::pair<std::string, std::string>> parse_sysctl(std::string_view text);
 
-/// "100ms", "1.5s", "20us", "7ns", "2m"; nothing for anything else, and for what is negative or beyond a day.
+/// "100ms", "1.5s", "20us", "7ns", "2m" or "2min", "1h", "1h30m", in letters of any case; nothing for
+/// anything else, and for what is negative or beyond a day.
 std::optional<std::chrono::nanoseconds> parse_duration(std::string_view text) noexcept;
 /// As parse_duration() reads it, exactly.
 std::string print_duration(std::chrono::nanoseconds duration);
