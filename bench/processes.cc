@@ -1,5 +1,6 @@
 #include <anteroom/bench/processes.h>
 #include <fmt/format.h>
+#include <signal.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -34,25 +35,6 @@ std::optional<std::uint32_t> socket_inode(std::string_view link) {
   return number_in<std::uint32_t>(link.substr(kBegin.size(), link.size() - kBegin.size() - 1));
 }
 
-/// False if this user may not look into it.
-bool add_holders(pid_t pid, SocketHolders& holders) {
-  std::error_code error;
-  fs::directory_iterator files(fmt::format("/proc/{}/fd", pid), error);
-  if (error) return error != std::errc::permission_denied;
-  // A process may end, and a descriptor close, while it is looked at.
-  for (; files != fs::directory_iterator(); files.increment(error)) {
-    std::array<char, 64> link{};
-    const std::string path = files->path();
-    const ssize_t size = ::readlink(path.c_str(), link.data(), link.size());
-    if (size < 0 && errno == EACCES) return false;  // its names may be listed, and nothing else
-    if (size <= 0) continue;
-    const auto inode = socket_inode({link.data(), static_cast<std::size_t>(size)});
-    const auto fd = number_in<int>(std::string_view(path).substr(path.rfind('/') + 1));
-    if (inode && fd) holders.by_inode[*inode].push_back({.pid = pid, .fd = *fd});
-  }
-  return true;
-}
-
 /// Of /proc/<pid>/stat (proc(5)).
 struct Stat {
   char state = '\0';
@@ -70,6 +52,35 @@ Stat read_stat(pid_t pid) {
   // NOLINTNEXTLINE(cert-err34-c): the kernel wrote it
   if (std::sscanf(line.c_str() + name_end + 1, " %c %d", &stat.state, &stat.parent) != 2) return {};
   return stat;
+}
+
+bool has_ended(pid_t thread) {
+  const char state = read_stat(thread).state;
+  return state == '\0' || state == 'Z' || state == 'X';
+}
+
+/// False if this user may not look into it. The descriptors are those of `thread`.
+bool add_holders(pid_t pid, pid_t thread, SocketHolders& holders) {
+  std::error_code error;
+  fs::directory_iterator files(fmt::format("/proc/{}/fd", thread), error);
+  if (error) return error != std::errc::permission_denied;
+  if (files == fs::directory_iterator() && thread == pid) {
+    // A thread that has ended has no descriptors, and /proc/<pid>/fd shows those of the first one only.
+    const pid_t other = has_ended(pid) ? living_thread_of(pid) : 0;
+    return other == 0 || add_holders(pid, other, holders);
+  }
+  // A process may end, and a descriptor close, while it is looked at.
+  for (; files != fs::directory_iterator(); files.increment(error)) {
+    std::array<char, 64> link{};
+    const std::string path = files->path();
+    const ssize_t size = ::readlink(path.c_str(), link.data(), link.size());
+    if (size < 0 && errno == EACCES) return false;  // its names may be listed, and nothing else
+    if (size <= 0) continue;
+    const auto inode = socket_inode({link.data(), static_cast<std::size_t>(size)});
+    const auto fd = number_in<int>(std::string_view(path).substr(path.rfind('/') + 1));
+    if (inode && fd) holders.by_inode[*inode].push_back({.pid = pid, .fd = *fd});
+  }
+  return true;
 }
 
 }  // namespace
@@ -97,9 +108,36 @@ pid_t process_of(pid_t thread) {
   return 0;
 }
 
-bool is_alive(pid_t pid) {
-  const char state = read_stat(pid).state;
-  return state != '\0' && state != 'Z' && state != 'X';
+bool is_alive(pid_t pid) { return !has_ended(pid) || living_thread_of(pid) != 0; }
+
+pid_t living_thread_of(pid_t pid) {
+  if (!has_ended(pid)) return pid;
+  std::error_code error;
+  for (fs::directory_iterator tasks(fmt::format("/proc/{}/task", pid), error);
+       !error && tasks != fs::directory_iterator(); tasks.increment(error)) {
+    const auto thread = number_in<pid_t>(tasks->path().filename().native());
+    if (thread && !has_ended(*thread)) return *thread;
+  }
+  return 0;
+}
+
+std::string proc_problem() {
+  std::error_code error;
+  // It has the number that this process has in the namespace of that /proc, or leads nowhere.
+  if (fs::read_symlink("/proc/self", error) == std::to_string(::getpid())) return {};
+  if (fs::exists("/proc/uptime", error))
+    return "/proc is that of another PID namespace, so no process can be found by it: mount -t proc "
+           "proc /proc";
+  return "/proc is not mounted here, so no process can be found: mount -t proc proc /proc";
+}
+
+std::string why_no_process(pid_t pid) {
+  if (std::string problem = proc_problem(); !problem.empty()) return problem;
+  if (read_stat(pid).state != '\0')
+    return fmt::format("process {} has ended, and its parent has not waited for it (it is a zombie)", pid);
+  if (::kill(pid, 0) == 0 || errno == EPERM)
+    return fmt::format("/proc hides process {} from you (hidepid, proc(5)): run this as root (sudo)", pid);
+  return fmt::format("there is no process {}: anteroom watch shows who listens", pid);
 }
 
 std::chrono::nanoseconds processor_time(pid_t pid) {
@@ -116,13 +154,13 @@ std::chrono::nanoseconds processor_time(pid_t pid) {
 
 SocketHolders find_socket_holders() {
   SocketHolders holders;
-  for (const pid_t pid : all_processes()) holders.hidden += add_holders(pid, holders) ? 0 : 1;
+  for (const pid_t pid : all_processes()) holders.hidden += add_holders(pid, pid, holders) ? 0 : 1;
   return holders;
 }
 
 SocketHolders find_socket_holders(pid_t pid) {
   SocketHolders holders;
-  holders.hidden = add_holders(pid, holders) ? 0 : 1;
+  holders.hidden = add_holders(pid, pid, holders) ? 0 : 1;
   return holders;
 }
 

@@ -6,23 +6,29 @@
 #include <fcntl.h>
 #include <fmt/format.h>
 #include <fmt/ranges.h>
+#include <linux/capability.h>
 #include <netinet/in.h>
 #include <sched.h>
 #include <sys/file.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/utsname.h>
 #include <unistd.h>
 
 #include <algorithm>
+#include <array>
 #include <cerrno>
 #include <climits>
+#include <cstdio>
 #include <cstring>
 #include <exception>
 #include <filesystem>
+#include <fstream>
 #include <iterator>
 #include <map>
 #include <set>
+#include <sstream>
 #include <system_error>
 #include <utility>
 
@@ -31,6 +37,10 @@ namespace {
 
 // glibc has them since 2.36, which Debian 12 has and Ubuntu 22.04 has not.
 Fd open_process(pid_t pid) noexcept { return Fd(static_cast<int>(::syscall(SYS_pidfd_open, pid, 0))); }
+/// Since Linux 6.9 (PIDFD_THREAD, which is O_EXCL); EINVAL before.
+Fd open_thread(pid_t thread) noexcept {
+  return Fd(static_cast<int>(::syscall(SYS_pidfd_open, thread, O_EXCL)));
+}
 Fd copy_descriptor(const Fd& process, int fd) noexcept {
   return Fd(static_cast<int>(::syscall(SYS_pidfd_getfd, process.get(), fd, 0)));
 }
@@ -40,24 +50,105 @@ std::string in_words(pid_t pid) {
   return name.empty() ? fmt::format("pid {}", pid) : fmt::format("{} (pid {})", name, pid);
 }
 
+/// Whether this process has the capability in force (capabilities(7)). Unknown counts as yes.
+bool has_capability(int capability) noexcept {
+  __user_cap_header_struct header{.version = _LINUX_CAPABILITY_VERSION_3, .pid = 0};
+  std::array<__user_cap_data_struct, _LINUX_CAPABILITY_U32S_3> sets{};
+  if (::syscall(SYS_capget, &header, sets.data()) != 0) return true;
+  return (sets[CAP_TO_INDEX(capability)].effective & CAP_TO_MASK(capability)) != 0;
+}
+
+/// A user namespace that was made has a map of its own; that of the system maps everything to itself.
+bool is_in_user_namespace() {
+  std::ifstream map("/proc/self/uid_map");
+  std::uint64_t inside = 0;
+  std::uint64_t outside = 0;
+  std::uint64_t count = 0;
+  return map >> inside >> outside >> count && (inside != 0 || outside != 0 || count != 0xffff'ffff);
+}
+
 /// How to get the right that is missing.
 std::string_view cure() {
   if (::geteuid() != 0) return "run this as root (sudo)";
-  return "root has no CAP_SYS_PTRACE here: run this outside of the container, or in one made with docker run "
-         "--cap-add "
-         "SYS_PTRACE";
+  if (!has_capability(CAP_SYS_PTRACE))
+    return "root has no CAP_SYS_PTRACE here: run this outside of the container, or in one made with "
+           "docker run --cap-add=SYS_PTRACE";
+  if (is_in_user_namespace())
+    return "root of this user namespace has no right over what is outside of it: run this outside of the "
+           "container";
+  return "a security module (AppArmor, SELinux) may forbid it even to root: its log says so";
+}
+
+/// The real user of a process, also of one whose files in /proc are root's because it is not dumpable
+/// (proc(5)).
+std::optional<uid_t> user_of(pid_t pid) {
+  std::ifstream file(fmt::format("/proc/{}/status", pid));
+  constexpr std::string_view kName = "Uid:";
+  for (std::string line; std::getline(file, line);) {
+    uid_t user = 0;
+    if (line.starts_with(kName) && std::istringstream(line.substr(kName.size())) >> user) return user;
+  }
+  return std::nullopt;
 }
 
 std::string not_allowed_to_touch(pid_t pid) {
   const std::string scope = read_sysctl("kernel.yama.ptrace_scope");
-  struct stat process {};
-  const bool is_own =
-      ::stat(fmt::format("/proc/{}", pid).c_str(), &process) == 0 && process.st_uid == ::getuid();
-  if (is_own && ::geteuid() != 0 && !scope.empty() && scope != "0")
-    return fmt::format("kernel.yama.ptrace_scope does not let you reach into {}, though it is yours: {}",
-                       in_words(pid), cure());
+  if (scope == "3")
+    return fmt::format("kernel.yama.ptrace_scope is 3, so nobody may reach into {} before the next boot",
+                       in_words(pid));
+  if (::geteuid() != 0 && user_of(pid) == ::getuid()) {
+    if (!scope.empty() && scope != "0")
+      return fmt::format(
+          "kernel.yama.ptrace_scope is {} and does not let you reach into {}, though it is yours: {}", scope,
+          in_words(pid), cure());
+    return fmt::format(
+        "{} is yours, but it is protected (not dumpable, prctl(2)) or in another user namespace: {}",
+        in_words(pid), cure());
+  }
   return fmt::format("you may not reach into {}, which belongs to another user or is protected: {}",
                      in_words(pid), cure());
+}
+
+/// Why this process could not even take a descriptor of its own, which the kernel refuses to nobody: the two
+/// calls are missing or forbidden. Empty if it can.
+std::string why_no_descriptors() {
+  const Fd self = open_process(::getpid());
+  const std::string_view call = self ? "pidfd_getfd(2)" : "pidfd_open(2)";
+  if (self && copy_descriptor(self, self.get())) return {};
+  const int error = errno;
+  if (error == EMFILE || error == ENFILE)
+    return "no descriptor is left to reach the server's socket with: ulimit -n";
+  utsname system{};
+  int major = 0;
+  int minor = 0;
+  ::uname(&system);
+  // NOLINTNEXTLINE(cert-err34-c): the kernel wrote it
+  const bool is_old =
+      std::sscanf(system.release, "%d.%d", &major, &minor) == 2 && std::pair(major, minor) < std::pair(5, 6);
+  if (error == ENOSYS && is_old)
+    return fmt::format("this kernel has no {}, by which one reaches another's socket: it takes Linux 5.6",
+                       call);
+  return fmt::format(
+      "a filter of system calls (seccomp(2)), as containers have one, forbids {}, by which one reaches "
+      "another's socket: run this outside of the container, or in one made with docker run "
+      "--cap-add=SYS_PTRACE",
+      call);
+}
+
+/// setns(2) into a network namespace takes CAP_SYS_ADMIN there and here.
+std::string_view why_not_enter() {
+  if (::geteuid() != 0) return "run this as root (sudo), outside of any container";
+  if (!has_capability(CAP_SYS_ADMIN))
+    return "root has no CAP_SYS_ADMIN here: run this outside of the container";
+  return "root of this user namespace has no right over what is outside of it: run this outside of the "
+         "container";
+}
+
+std::string thread_out_of_reach(pid_t pid) {
+  return fmt::format(
+      "the first thread of {} has ended, and this kernel reaches the sockets of a process through that one "
+      "only: it takes Linux 6.9, or a restart of the server with another backlog in its configuration",
+      in_words(pid));
 }
 
 /// Which network namespace a process lives in; empty if this user may not know.
@@ -66,6 +157,7 @@ std::string network_of(const std::string& process) {
   return std::filesystem::read_symlink(fmt::format("/proc/{}/ns/net", process), error);
 }
 
+/// `pid` is a thread that runs.
 bool enter(pid_t pid, const char* kind, int flag) {
   const Fd space(::open(fmt::format("/proc/{}/ns/{}", pid, kind).c_str(), O_RDONLY | O_CLOEXEC));
   return space && ::setns(space.get(), flag) == 0;
@@ -109,6 +201,8 @@ pid_t server_on(std::uint16_t port, const Listeners& listeners, const SocketHold
         "nobody listens on port {} here: anteroom watch shows who listens where, and --pid finds a server in "
         "a container",
         port));
+  if (const std::string problem = pids.empty() ? proc_problem() : std::string(); !problem.empty())
+    throw TargetError(problem);
   if (pids.empty())
     throw TargetError(fmt::format("you may not look into who listens on port {}: {}", port, cure()));
   std::set<pid_t> heads;
@@ -194,6 +288,12 @@ Fd reach(const SocketHolder& holder, const ServerRoom& room, int& error) noexcep
   const Fd process = open_process(holder.pid);
   Fd socket = process ? copy_descriptor(process, holder.fd) : Fd();
   error = socket ? 0 : errno;
+  if (process && error == ESRCH) {  // its first thread has ended, and has let go of what it had
+    const pid_t thread = living_thread_of(holder.pid);
+    const Fd other = thread != 0 && thread != holder.pid ? open_thread(thread) : Fd();
+    if (other) socket = copy_descriptor(other, holder.fd);
+    if (thread != 0 && thread != holder.pid) error = socket ? 0 : errno;
+  }
   if (socket && !is_room(socket, room)) socket.reset();
   return socket;
 }
@@ -244,17 +344,16 @@ std::string given_by_somebody_else(const ServerRoom& room, int now) {
 Fd reach(const ServerRoom& room) {
   int error = 0;
   if (Fd socket = reach({.pid = room.pid, .fd = room.fd}, room, error)) return socket;
-  if (error == ENOSYS)
-    throw TargetError(
-        "this kernel has no pidfd_getfd(2), by which one reaches another's socket: it takes Linux 5.6");
-  if (error == EMFILE || error == ENFILE)
-    throw TargetError("no descriptor is left to reach the server's socket with: ulimit -n");
+  for (const std::string& problem : {why_no_descriptors(), proc_problem()}) {
+    if (!problem.empty()) throw TargetError(problem);
+  }
   const SocketHolders holders = find_socket_holders();
   if (const auto found = holders.by_inode.find(room.inode); found != holders.by_inode.end()) {
     for (const SocketHolder& holder : found->second) {
       if (Fd socket = reach(holder, room, error)) return socket;
     }
   }
+  if (error == EINVAL) throw TargetError(thread_out_of_reach(room.pid));
   if (error == EPERM || find(room)) throw TargetError(not_allowed_to_touch(room.pid));
   throw ServerGone(
       !is_alive(room.pid)
@@ -267,21 +366,21 @@ Fd reach(const ServerRoom& room) {
 
 }  // namespace
 
+std::string why_out_of_reach(pid_t pid) { return not_allowed_to_touch(pid); }
+
 bool enter_network_of(pid_t pid) {
-  const std::string theirs = network_of(std::to_string(pid));
+  const pid_t thread = living_thread_of(pid);
+  const std::string theirs = network_of(std::to_string(thread));
   if (theirs.empty() || theirs == network_of("self")) return false;
-  if (enter(pid, "net", CLONE_NEWNET)) return true;
-  if (enter(pid, "user", CLONE_NEWUSER) && enter(pid, "net", CLONE_NEWNET)) return true;
-  throw TargetError(
-      fmt::format("{} lives in another network namespace, which you may not enter: run this as root (sudo), "
-                  "outside of any container",
-                  in_words(pid)));
+  if (enter(thread, "net", CLONE_NEWNET)) return true;
+  if (enter(thread, "user", CLONE_NEWUSER) && enter(thread, "net", CLONE_NEWNET)) return true;
+  throw TargetError(fmt::format("{} is in another network namespace, which you may not enter: {}",
+                                in_words(pid), why_not_enter()));
 }
 
 RunningServer::RunningServer(std::optional<pid_t> pid, std::optional<std::uint16_t> port) {
   if (pid) {
-    if (!is_alive(*pid))
-      throw TargetError(fmt::format("there is no process {}: anteroom watch shows who listens", *pid));
+    if (!is_alive(*pid)) throw TargetError(why_no_process(*pid));
     is_elsewhere_ = enter_network_of(*pid);
     diag_ = SocketDiag();  // of that network
   }
@@ -340,10 +439,10 @@ std::vector<std::uint64_t> RunningServer::cookies() const {
 Endpoint RunningServer::address() const {
   std::optional<Endpoint> best;
   for (const ServerRoom& room : rooms_) {
-    const std::string text = room.address.to_string();
+    const std::string text = unmapped(room.address).to_string();
     const bool is_any_v6 = text.starts_with("[::]:");
     if (text.starts_with("0.0.0.0:") || (is_any_v6 && !room.is_v6_only)) return {"127.0.0.1", port_};
-    const Endpoint here = is_any_v6 ? Endpoint("::1", port_) : room.address;
+    const Endpoint here = is_any_v6 ? Endpoint("::1", port_) : unmapped(room.address);
     const auto rank = [](const Endpoint& e) {
       return (e.is_loopback() ? 2 : 0) + (e.family() == AF_INET ? 1 : 0);
     };

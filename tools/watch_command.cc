@@ -88,8 +88,8 @@ std::chrono::nanoseconds understand_time(const std::string& option, const std::s
 
 void understand_outputs(TypedWatch& typed) {
   WatchCommand& command = typed.command;
-  if (!typed.json.empty()) command.json = typed.json;
-  if (!typed.profile.empty()) command.profile = typed.profile;
+  if (!typed.json.empty()) command.json = output_name(typed.json);
+  if (!typed.profile.empty()) command.profile = output_name(typed.profile);
   if (command.json && command.profile &&
       (*command.json == *command.profile || would_replace(*command.json, *command.profile)))
     throw CLI::ValidationError("--json, --profile", "they cannot be one file");
@@ -134,9 +134,7 @@ std::optional<Listener> listen_for_scrapes(const std::optional<Endpoint>& at) {
 /// The sockets that the process holds, of those that listen.
 void find_sockets_of(pid_t pid, WatchCommand& command) {
   const bench::SocketHolders holders = bench::find_socket_holders(pid);
-  if (holders.hidden > 0)
-    throw TargetError(fmt::format("pid {} ({}) is another user's: run as root, or as that user", pid,
-                                  bench::process_name(pid)));
+  if (holders.hidden > 0) throw TargetError(bench::why_out_of_reach(pid));
   for (const auto& [inode, who] : holders.by_inode) command.inodes.push_back(inode);
 }
 
@@ -195,9 +193,8 @@ void understand_watch(TypedWatch& typed) {
 /// Moves to the network namespace of --pid, and finds what it holds.
 void find_what_to_watch(WatchCommand& command) {
   if (command.pid) {
-    if (!bench::is_alive(*command.pid))
-      throw TargetError(
-          fmt::format("there is no process {}; watch without --pid shows who listens", *command.pid));
+    if (!bench::is_alive(*command.pid)) throw TargetError(bench::why_no_process(*command.pid));
+    command.pid = bench::process_of(*command.pid);  // of a thread too
     command.is_elsewhere = bench::enter_network_of(*command.pid);
     find_sockets_of(*command.pid, command);
   }

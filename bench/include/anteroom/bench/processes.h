@@ -33,8 +33,18 @@ std::vector<pid_t> all_processes();
 pid_t parent_of(pid_t pid);
 /// The process that a thread belongs to; 0 if there is no such thread.
 pid_t process_of(pid_t thread);
-/// Whether there is such a process, and it has not ended (a zombie has).
+/// Whether there is such a process or thread, and it has not ended. A process goes on when its first thread
+/// has ended (pthread_exit(3) in main), as long as another runs; a zombie has none.
 bool is_alive(pid_t pid);
+/// The thread through which the kernel shows what a process has open and in which namespaces it is: its first
+/// one, or another if that has ended. 0 if all have.
+pid_t living_thread_of(pid_t pid);
+
+/// Why no process can be seen here at all: no /proc, or one of another PID namespace. Empty if they can.
+std::string proc_problem();
+/// Why there is nothing to be had of a process that is not alive, in one line: there is none, it is a zombie,
+/// or /proc hides it.
+std::string why_no_process(pid_t pid);
 
 /// User and system time of all its threads, from /proc/<pid>/task/*/schedstat; 0 where there is none.
 std::chrono::nanoseconds processor_time(pid_t pid);

@@ -41,6 +41,9 @@ struct ServerRoom {
 /// already. Throws TargetError.
 bool enter_network_of(pid_t pid);
 
+/// Why this user may not look into that process, and what to do about it, in one line.
+std::string why_out_of_reach(pid_t pid);
+
 /// The listening sockets by which a server that runs takes in guests on one port: all of the process, of its
 /// children, and of whoever shares a SO_REUSEPORT group with them; IPv4 and IPv6. Their backlog can be
 /// changed from here, by listen(2) on the very sockets (pidfd_getfd(2)): the server notices nothing, and who
