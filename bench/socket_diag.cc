@@ -36,15 +36,16 @@ constexpr std::size_t kSocketBytes = NLMSG_ALIGN(sizeof(inet_diag_msg));
 
 constexpr std::string_view kName = "sock_diag";
 
-/// "Its local port is one of these", as a little program that the kernel runs on each socket
-/// (inet_diag_bc_run in net/ipv4/inet_diag.c). An operation is followed by its operand; on a yes it goes on
-/// `yes` bytes further, else `no` bytes; who gets to the end is sent, who jumps beyond it is not.
-std::vector<inet_diag_bc_op> one_of(std::span<const std::uint16_t> ports) {
+/// "Its local port (or its remote one) is one of these", as a little program that the kernel runs on each
+/// socket (inet_diag_bc_run in net/ipv4/inet_diag.c). An operation is followed by its operand; on a yes it
+/// goes on `yes` bytes further, else `no` bytes; who gets to the end is sent, who jumps beyond it is not.
+std::vector<inet_diag_bc_op> one_of(std::span<const std::uint16_t> ports, bool is_remote) {
   constexpr std::uint16_t kWord = sizeof(inet_diag_bc_op);
+  const std::uint8_t compare = is_remote ? INET_DIAG_BC_D_EQ : INET_DIAG_BC_S_EQ;
   std::vector<inet_diag_bc_op> program;
   for (std::size_t i = 0; i < ports.size(); ++i) {
     // A yes goes on to the jump behind the operand, a no to the next port, and from the last one too far.
-    program.push_back({.code = INET_DIAG_BC_S_EQ, .yes = 2 * kWord, .no = 3 * kWord});
+    program.push_back({.code = compare, .yes = 2 * kWord, .no = 3 * kWord});
     program.push_back({.code = INET_DIAG_BC_NOP, .yes = 0, .no = ports[i]});
     const std::size_t after = ports.size() - i - 1;
     if (after == 0) break;
@@ -133,13 +134,13 @@ SocketDiag::SocketDiag()
 
 template <class Take, class Restart>
 void SocketDiag::dump(int family, std::uint32_t states, std::uint8_t extensions,
-                      std::span<const std::uint16_t> ports, Take take, Restart restart) {
+                      std::span<const std::uint16_t> ports, Take take, Restart restart, bool is_remote) {
   struct {
     nlmsghdr header{};
     inet_diag_req_v2 question{};
   } request;
   std::vector<inet_diag_bc_op> filter;
-  if (ports.size() <= kFilterPortsMax) filter = one_of(ports);
+  if (ports.size() <= kFilterPortsMax) filter = one_of(ports, is_remote);
   const std::size_t filter_bytes = filter.size() * sizeof(filter[0]);
   rtattr attribute{.rta_len = static_cast<unsigned short>(RTA_LENGTH(filter_bytes)),
                    .rta_type = INET_DIAG_REQ_BYTECODE};
@@ -204,6 +205,30 @@ std::vector<ConnectedSocket> SocketDiag::connections(std::uint16_t local_port) {
          [&] { sockets.erase(sockets.begin() + known, sockets.end()); });
   }
   return sockets;
+}
+
+std::optional<Endpoint> SocketDiag::arrival_of(const Endpoint& client, const Endpoint& server) {
+  // TIME_WAIT may be of an earlier connection from the same port.
+  constexpr std::uint32_t kStates =
+      (1U << (TCP_CLOSING + 1)) - 2 - (1U << TCP_LISTEN) - (1U << TCP_TIME_WAIT);
+  const std::uint16_t port = client.port();
+  std::vector<Endpoint> others;
+  for (const int family : {AF_INET, AF_INET6}) {
+    const auto known = static_cast<std::ptrdiff_t>(others.size());
+    const auto take = [&](const inet_diag_msg& socket, std::span<const std::byte>) {
+      if (unmapped(endpoint_of(family, socket.id.idiag_dst, socket.id.idiag_dport, 0)) == unmapped(client))
+        others.push_back(unmapped(endpoint_of(family, socket.id.idiag_src, socket.id.idiag_sport, 0)));
+    };
+    dump(family, kStates, 0, std::span(&port, 1), take,
+         [&] { others.erase(others.begin() + known, others.end()); }, true);
+  }
+  if (std::ranges::count(others, unmapped(server)) > 0) return unmapped(server);
+  // One port of a client may have several connections, each to another server. Those were made to the address
+  // at which they arrived.
+  for (const ConnectedSocket& own : connections(port)) {
+    if (unmapped(own.local) == unmapped(client)) std::erase(others, unmapped(own.remote));
+  }
+  return others.size() == 1 ? std::optional(others.front()) : std::nullopt;
 }
 
 Endpoint unmapped(const Endpoint& endpoint) noexcept {

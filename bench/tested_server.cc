@@ -99,6 +99,7 @@ class ForeignServer : public TestedServer {
   }
 
   const Endpoint& address() const noexcept override { return target_.address; }
+  std::uint16_t local_port() const noexcept override { return target_.local_port; }
 
   std::size_t start() override {
     for (const pid_t pid : target_.processes) cpu_before_[pid] = processor_time(pid);
@@ -130,7 +131,7 @@ class ForeignServer : public TestedServer {
   const std::vector<ListeningSocket>& look() {
     sockets_.clear();
     if (target_.listeners.empty()) return sockets_;
-    const std::uint16_t port = target_.address.port();
+    const std::uint16_t port = target_.local_port;
     diag_.listeners(sockets_, std::span(&port, 1));
     std::erase_if(sockets_, [this](const ListeningSocket& socket) {
       return std::ranges::count(target_.listeners, socket.cookie) == 0;

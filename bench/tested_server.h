@@ -31,6 +31,7 @@ class TestedServer {
   virtual ~TestedServer() = default;
 
   virtual const Endpoint& address() const noexcept = 0;  ///< which the clients call
+  virtual std::uint16_t local_port() const noexcept { return address().port(); }  ///< of its own sockets
   /// Makes its processes, if they are not there yet, and returns how many will say on the board that they are
   /// ready.
   virtual std::size_t start() = 0;

@@ -155,7 +155,7 @@ class Host {
 
   std::vector<ConnectedSocket> sockets_of_the_server() const {
     road_.go_to_server_side();
-    std::vector<ConnectedSocket> sockets = SocketDiag().connections(server_->address().port());
+    std::vector<ConnectedSocket> sockets = SocketDiag().connections(server_->local_port());
     road_.go_to_client_side();
     return sockets;
   }

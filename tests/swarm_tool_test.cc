@@ -143,6 +143,55 @@ TEST_F(SwarmTool, RefusesBadInputWithOneLineAndStatusTwo) {
   }
 }
 
+/// What a server prints of itself, and how else one writes it down.
+TEST_F(SwarmTool, TakesTheAddressesOfServersThatListenEverywhereForThisMachine) {
+  for (const Endpoint& listens :
+       {Endpoint("0.0.0.0", 0), Endpoint("127.0.0.1", 0), Endpoint("::ffff:127.0.0.1", 0)}) {
+    const Server server(greeting(), listens);
+    for (const char* host :
+         {"0.0.0.0", "", "*", "localhost", "0", "[::ffff:127.0.0.1]", "[::ffff:0.0.0.0]", "[::]"}) {
+      const Outcome outcome = run({"swarm", server.at(host), "--greeting", "--clients", "10", "--rate", "500",
+                                   "--json", path("run.json")});
+      ASSERT_TRUE(outcome.status == 0 || outcome.status == kNotToBeTrusted) << host << outcome.errors;
+      const Json target = read("run.json").at("target");
+      EXPECT_EQ(target.at("address"), server.at("127.0.0.1")) << host;
+      EXPECT_EQ(target.at("listeners"), 1) << host << " on " << listens.to_string();
+      EXPECT_EQ(target.at("redirected_to"), nullptr) << host;
+    }
+  }
+}
+
+TEST_F(SwarmTool, TakesTheAddressOfAServerThatListensOnAllOfIPv6) {
+  const Server server(greeting(), Endpoint("::", 0));
+  for (const char* host : {"[::]", "[::1]", "[::ffff:127.0.0.1]", "0.0.0.0", ""}) {
+    const Outcome outcome = run({"swarm", server.at(host), "--greeting", "--clients", "10", "--rate", "500",
+                                 "--json", path("run.json")});
+    ASSERT_TRUE(outcome.status == 0 || outcome.status == kNotToBeTrusted) << host << outcome.errors;
+    const Json target = read("run.json").at("target");
+    EXPECT_EQ(target.at("address"),
+              server.at(std::string_view(host).starts_with("[::]") || std::string_view(host) == "[::1]"
+                            ? "[::1]"
+                            : "127.0.0.1"));
+    EXPECT_EQ(target.at("listeners"), 1) << host;
+  }
+}
+
+TEST_F(SwarmTool, NamesThisMachineToAServerThatListensEverywhere) {
+  std::atomic<int> named{0};
+  const Server server({.data =
+                           [&](Connection& client, std::string_view bytes) {
+                             named += bytes.find("Host: localhost:") != std::string_view::npos ? 1 : 0;
+                             client.close("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n");
+                           }},
+                      Endpoint("0.0.0.0", 0));
+  for (const char* host : {"0.0.0.0", "", "*"}) {
+    const Outcome outcome =
+        run({"swarm", server.at(host), "--http", "/", "--clients", "10", "--rate", "500"});
+    EXPECT_TRUE(outcome.status == 0 || outcome.status == kNotToBeTrusted) << host << outcome.errors;
+  }
+  EXPECT_GE(named.load(), 30);
+}
+
 TEST_F(SwarmTool, TellsWhatBecameOfEverybody) {
   const Server server(answering("+PONG\r\n"));
   const Outcome outcome = run_until_trusted(

@@ -3,6 +3,7 @@
 #include <anteroom/bench/statistics.h>
 #include <anteroom/bench/summary.h>
 #include <fmt/format.h>
+#include <standard_streams.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -16,6 +17,7 @@
 
 #include "curve.h"
 #include "json.h"
+#include "probe.h"
 #include "progress.h"
 #include "report_lines.h"
 #include "table.h"
@@ -323,6 +325,7 @@ void print_result(const Run& run, const Json& document) {
 }  // namespace
 
 int compare(const ExperimentCommand& command, const std::atomic<bool>& interrupted) {
+  refuse_unmeasurable();
   const bool prints = !command.quiet && !command.writes_to_stdout();
   if (prints) print_heading("compare", command);
   Run run{.command = command, .started = std::chrono::system_clock::now()};
@@ -344,7 +347,7 @@ int compare(const ExperimentCommand& command, const std::atomic<bool>& interrupt
   run.interrupted = interrupted.load();
   if (command.until) run.until_met = rates_are_narrow(run.trials, *command.until);
   const Json document = compare_document(run);
-  if (prints) print_result(run, document);
+  if (prints) print_output([&] { print_result(run, document); });
   const auto rows = bench::summarize(run.trials);
   const bool is_trusted = std::ranges::all_of(rows, [](const Summary& row) { return row.runs > 0; });
   return finish(run, document, is_trusted);

@@ -384,6 +384,7 @@ Json target_json(const Run& run) {
           {"pid", or_null(running.pid)},
           {"port", or_null(running.port)},
           {"address", running.address},
+          {"redirected_to", running.redirected_to.empty() ? Json(nullptr) : Json(running.redirected_to)},
           {"listeners", running.rooms},
           {"backlog", running.rooms > 0 ? Json(running.backlog) : Json(nullptr)},
           {"somaxconn", unless_zero(running.backlog_max)},

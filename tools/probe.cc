@@ -1,12 +1,18 @@
 #include "probe.h"
 
+#include <anteroom/bench/processes.h>
 #include <anteroom/bench/scenario.h>
+#include <anteroom/bench/socket_diag.h>
 #include <anteroom/connector.h>
+#include <anteroom/socket.h>
 #include <anteroom/timer.h>
 #include <fmt/format.h>
+#include <sys/socket.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <array>
+#include <stdexcept>
 #include <string_view>
 
 namespace anteroom::tool {
@@ -122,6 +128,28 @@ std::string_view cure_of_silence(const Dialogue& dialogue) {
   return "it may want to hear something else, or accept nobody";
 }
 
+/// A filter of system calls (seccomp(2)) refuses the call also where the kernel would not. What came of a
+/// connect(2) and how often a SYN was sent again is known by it alone.
+void refuse_without_getsockopt(int family) {
+  const Fd socket(::socket(family, SOCK_STREAM | SOCK_CLOEXEC, 0));
+  int error = 0;
+  socklen_t size = sizeof(error);
+  if (!socket || ::getsockopt(socket.get(), SOL_SOCKET, SO_ERROR, &error, &size) == 0) return;
+  throw std::runtime_error(fmt::format(
+      "getsockopt(2) is not allowed here ({}): a filter of system calls (seccomp(2)) forbids it, and "
+      "without it no connection can be measured",
+      last_error().message()));
+}
+
+/// Of a server beyond this machine there is nothing to be seen, and where sock_diag is missing neither.
+std::optional<Endpoint> arrival_of(const Connection& connection, const Endpoint& server) {
+  try {
+    return bench::SocketDiag().arrival_of(local_endpoint(connection.fd()), server);
+  } catch (const std::system_error&) {
+    return std::nullopt;
+  }
+}
+
 Probe probe_once(const Endpoint& server, const Dialogue& dialogue, std::chrono::nanoseconds patience,
                  const std::optional<Endpoint>& source, const std::atomic<bool>* interrupted) {
   Probe seen;
@@ -129,9 +157,12 @@ Probe probe_once(const Endpoint& server, const Dialogue& dialogue, std::chrono::
   Timer more(reactor, [&] { reactor.stop(); });
   const auto open = [&](Connection& connection) {
     seen.was_open = true;
+    seen.arrival = arrival_of(connection, server);
     if (!dialogue.request.empty()) connection.send(dialogue.request);
   };
-  const auto data = [&](Connection&, std::string_view bytes) {
+  const auto data = [&](Connection& connection, std::string_view bytes) {
+    // Under TCP_DEFER_ACCEPT the other end has no socket before the first data.
+    if (!seen.arrival) seen.arrival = arrival_of(connection, server);
     seen.heard += bytes.substr(0, kProbeBytesMax - std::min(kProbeBytesMax, seen.heard.size()));
     const Dialogue::Verdict verdict = dialogue.judge(seen.heard);
     seen.is_served = verdict == Dialogue::Verdict::kServed;
@@ -164,8 +195,32 @@ Probe probe_once(const Endpoint& server, const Dialogue& dialogue, std::chrono::
 
 }  // namespace
 
+std::string counters_problem() {
+  for (const char* path : {"/proc/thread-self/net/netstat", "/proc/thread-self/net/snmp"}) {
+    if (::access(path, R_OK) == 0) continue;
+    const std::string why = last_error().message();
+    const std::string problem = bench::proc_problem();
+    return problem.empty() ? fmt::format("cannot read {}: {}", path, why) : problem;
+  }
+  return {};
+}
+
+void refuse_unmeasurable() {
+  refuse_without_getsockopt(AF_INET);
+  if (const std::string problem = counters_problem(); !problem.empty())
+    throw std::runtime_error("the kernel's counters, by which every trial is checked, are not to be had: " +
+                             problem);
+}
+
+std::string redirection_of(const Probe& probe, const Endpoint& server) {
+  if (!probe.arrival || *probe.arrival == bench::unmapped(server)) return {};
+  return fmt::format("a packet filter (iptables, nftables) redirects {} to {}", server.to_string(),
+                     probe.arrival->to_string());
+}
+
 Probe probe(const Endpoint& server, const Dialogue& dialogue, std::chrono::nanoseconds patience,
             const std::optional<Endpoint>& source, const std::atomic<bool>* interrupted) {
+  refuse_without_getsockopt(server.family());
   Probe seen = probe_once(server, dialogue, patience, source, interrupted);
   const bool was_silent = seen.was_open && seen.heard.empty() && !seen.was_interrupted;
   if (!was_silent || !dialogue.is_http || source) return seen;

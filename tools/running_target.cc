@@ -65,6 +65,10 @@ std::string try_once(const RunningServer& server, const bench::Target& target,
   const Probe seen = probe(target.address, target.dialogue, patience, source, &interrupted);
   if (seen.was_interrupted) throw Interrupted();
   std::string problem = problem_of(seen, target.address, target.dialogue, patience);
+  if (std::string redirection = redirection_of(seen, target.address); problem.empty() && !redirection.empty())
+    return fmt::format(
+        "{}: {} (pid {}) gets none of these clients. Name the server that does, with --port {}", redirection,
+        server.name(), server.pid(), seen.arrival->port());
   if (problem.empty() || !seen.heard.empty() || seen.has_ended) return problem;
   if (const std::uint32_t waiting = waiting_at(server))
     return fmt::format(

@@ -1,4 +1,5 @@
 // anteroom swarm: the load by itself, on a server that runs.
+#include <anteroom/bench/socket_diag.h>
 #include <anteroom/bench/trial.h>
 #include <fmt/format.h>
 #include <netdb.h>
@@ -86,11 +87,28 @@ HostAndPort split_server(const std::string& text) {
   } else if (host.find(':') != std::string::npos) {
     refuse("HOST:PORT", text, "an address with a port: IPv6 goes into brackets, [::1]:8080");
   }
+  if (colon != std::string::npos && (host.empty() || host == "*")) host = "0.0.0.0";  // as servers write it
   HostAndPort server{.host = host};
   const auto [end, error] = std::from_chars(port.data(), port.data() + port.size(), server.port);
   if (host.empty() || error != std::errc{} || end != port.data() + port.size() || server.port == 0)
     refuse("HOST:PORT", text, "a host and a port from 1 to 65535, such as 127.0.0.1:8080 or localhost:8080");
   return server;
+}
+
+/// What a server calls "all addresses of this machine" is none that a client could name: it is this machine's
+/// loopback. An IPv4 address in an IPv6 one is that IPv4 address.
+Endpoint callable(const Endpoint& address) {
+  const Endpoint plain = bench::unmapped(address);
+  if (plain == Endpoint("0.0.0.0", plain.port())) return {"127.0.0.1", plain.port()};
+  if (plain == Endpoint("::", plain.port())) return {"::1", plain.port()};
+  return plain;
+}
+
+bool is_any_address(const HostAndPort& server) {
+  const auto address = server.host.find(':') == std::string::npos
+                           ? Endpoint::parse(fmt::format("{}:{}", server.host, server.port))
+                           : Endpoint::parse(fmt::format("[{}]:{}", server.host, server.port));
+  return address && callable(*address) != bench::unmapped(*address);
 }
 
 /// All addresses of that name, those of IPv4 first: of 127/8 there are many to call from.
@@ -105,11 +123,14 @@ std::vector<Endpoint> resolve(const HostAndPort& server) {
   std::vector<Endpoint> addresses;
   for (const addrinfo* each = found; each != nullptr; each = each->ai_next) {
     const Endpoint address = Endpoint::from(each->ai_addr, each->ai_addrlen);
-    if (address.family() != AF_UNSPEC) addresses.push_back(address);
+    if (address.family() != AF_UNSPEC) addresses.push_back(callable(address));
   }
   std::ranges::stable_sort(addresses, {},
                            [](const Endpoint& address) { return address.family() != AF_INET; });
   if (addresses.empty()) throw UsageError(fmt::format("{} has no address of IPv4 or IPv6", server.host));
+  // [::] takes IPv4 too, also where this machine has no IPv6.
+  if (is_any_address(server) && addresses.front().family() == AF_INET6)
+    addresses.emplace_back("127.0.0.1", server.port);
   return addresses;
 }
 
@@ -211,6 +232,7 @@ Scenario understand_swarm_load(const TypedSwarm& typed) {
 void understand(TypedSwarm& typed) {
   SwarmCommand& command = typed.command;
   const HostAndPort server = split_server(typed.server);
+  if (is_any_address(server)) typed.server = fmt::format("localhost:{}", server.port);  // a name for Host
   command.server = typed.server;
   command.addresses = resolve(server);
   check_ownership(typed, server, command.addresses);
@@ -226,7 +248,7 @@ void understand(TypedSwarm& typed) {
       throw CLI::ValidationError("--fail-if",
                                  fmt::format("\"{}\" is for a tune: a swarm tries no backlogs", rule.text));
   }
-  refuse_outputs(typed.output);
+  understand_outputs(typed.output);
   run.quiet = typed.output.quiet;
   if (!typed.output.json.empty()) run.json = typed.output.json;
   if (!typed.output.csv.empty()) run.csv = typed.output.csv;

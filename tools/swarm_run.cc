@@ -5,6 +5,7 @@
 #include <anteroom/bench/target.h>
 #include <anteroom/bench/trial.h>
 #include <fmt/format.h>
+#include <standard_streams.h>
 #include <sys/utsname.h>
 #include <unistd.h>
 
@@ -79,15 +80,26 @@ std::vector<ListeningSocket> listeners_for(const Endpoint& address) {
   return all;
 }
 
-/// What can be seen of the server, if it is on this machine and in this network.
-Target look_at(const Endpoint& address, RunningCommand& running) {
+/// Where somebody answers, and what a first connection showed of it.
+struct Answered {
+  Endpoint address;
+  Probe probe;
+};
+
+/// What can be seen of the server, if it is on this machine and in this network: of the listener at which a
+/// connection arrived, which need not be the one on that address.
+Target look_at(const Answered& answered, RunningCommand& running) {
+  const Endpoint& address = answered.address;
   Target target{.address = address, .dialogue = running.dialogue};
   running.address = address.to_string();
   running.port = address.port();
-  if (!address.is_loopback()) return target;
+  if (!redirection_of(answered.probe, address).empty())
+    running.redirected_to = answered.probe.arrival->to_string();
+  if (!address.is_loopback() || !answered.probe.arrival || !counters_problem().empty()) return target;
+  target.local_port = answered.probe.arrival->port();
   const bench::SocketHolders holders = bench::find_socket_holders();
   std::set<pid_t> pids;
-  for (const ListeningSocket& listener : listeners_for(address)) {
+  for (const ListeningSocket& listener : listeners_for(*answered.probe.arrival)) {
     target.listeners.push_back(listener.cookie);
     if (target.listeners.size() == 1) running.backlog = static_cast<int>(listener.limit);
     const auto found = holders.by_inode.find(listener.inode);
@@ -105,14 +117,14 @@ Target look_at(const Endpoint& address, RunningCommand& running) {
 
 /// The first address on which somebody answers; nothing if it was interrupted. Throws UsageError, which is
 /// about the last one.
-std::optional<Endpoint> find_address(const SwarmCommand& command, const std::atomic<bool>& interrupted) {
+std::optional<Answered> find_address(const SwarmCommand& command, const std::atomic<bool>& interrupted) {
   std::string problem;
   for (const Endpoint& address : command.addresses) {
     const auto patience = command.run.load.patience;
-    const Probe seen = probe(address, command.dialogue, patience, std::nullopt, &interrupted);
+    Probe seen = probe(address, command.dialogue, patience, std::nullopt, &interrupted);
     if (seen.was_interrupted) return std::nullopt;
     problem = problem_of(seen, address, command.dialogue, patience);
-    if (problem.empty()) return address;
+    if (problem.empty()) return Answered{.address = address, .probe = std::move(seen)};
     if (seen.was_open) break;  // somebody listens, and it is he who is wrong
   }
   throw UsageError(problem);
@@ -136,9 +148,11 @@ std::string load_of(const bench::Scenario& load) {
 }
 
 std::string server_of(const RunningCommand& running) {
-  if (running.rooms == 0) return running.address;
   std::string text = running.address;
+  if (!running.redirected_to.empty())
+    text += fmt::format(", which a packet filter redirects to {}", running.redirected_to);
   if (running.pid) text += fmt::format(" ({}, pid {})", running.name, *running.pid);
+  if (running.rooms == 0) return text;
   text += fmt::format(", backlog {}", with_commas(static_cast<std::uint64_t>(running.backlog)));
   if (running.rooms > 1) text += fmt::format(" at each of {} listeners", running.rooms);
   return text;
@@ -153,7 +167,7 @@ void print_swarm_heading(const ExperimentCommand& command, std::size_t columns) 
                            columns));
   fmt::print("{} {}, {} processors, seed {}\n\n", name.sysname, name.release,
              std::thread::hardware_concurrency(), command.seed);
-  std::fflush(stdout);
+  refuse_unwritten_output();
 }
 
 /// As the document has them: of a closed loop the percentiles of the served alone.
@@ -308,6 +322,35 @@ class LiveLine {
   double rate_ = 0;
 };
 
+/// What a packet filter made of the clients, if it shows. Not each of them need have fared as the first one:
+/// if fewer connections came about at all listeners of this machine together than were served, others served
+/// them, and what is known of the listener here is not of them.
+void note_redirection(const Answered& answered, Run& run, RunningCommand& running) {
+  if (!running.redirected_to.empty())
+    run.remarks.push_back(
+        fmt::format("a packet filter (iptables, nftables) redirects {} to {}: the queue shown is that of the "
+                    "listener there",
+                    running.address, running.redirected_to));
+  if (answered.address.is_loopback() && !answered.probe.arrival)
+    run.remarks.push_back(fmt::format(
+        "no socket of this network namespace took a connection to {}, so its server is not seen from here: a "
+        "packet filter may send it to another namespace, as that of a container",
+        running.address));
+  if (const std::string problem = counters_problem(); answered.address.is_loopback() && !problem.empty())
+    run.remarks.push_back("nothing is known of the server's side: " + problem);
+  TrialResult& trial = run.trials.front();
+  if (running.rooms == 0 || !trial.complete || trial.entries.passive_opens >= trial.fates.served()) return;
+  run.remarks.push_back(fmt::format(
+      "{} clients were served, and the listeners of this machine got {} connections: a packet filter "
+      "(iptables, nftables) sends the others to a server that is not seen from here",
+      with_commas(trial.fates.served()),
+      with_commas(static_cast<std::uint64_t>(trial.entries.passive_opens))));
+  running.rooms = 0;
+  running.backlog = 0;
+  trial.backlog_in_force = 0;
+  trial.scenario.backlog = bench::kUnlimitedBacklog;  // as long as it is not known
+}
+
 /// What was measured until somebody had enough counts, as what it is.
 void take_as_it_is(Run& run) {
   std::erase(run.trials.front().problems, "interrupted");
@@ -323,9 +366,9 @@ int swarm(const SwarmCommand& typed, const std::atomic<bool>& interrupted) {
   command.running.emplace().dialogue = typed.dialogue;
   const Terminal terminal = Terminal::of(STDOUT_FILENO);
   const auto columns = static_cast<std::size_t>(std::min(terminal.columns, kWidestLine));
-  const std::optional<Endpoint> address = find_address(typed, interrupted);
-  if (!address) return kInterrupted;
-  Target target = look_at(*address, *command.running);
+  const std::optional<Answered> answered = find_address(typed, interrupted);
+  if (!answered) return kInterrupted;
+  Target target = look_at(*answered, *command.running);
   target.has_one_source = has_one_source(target, command.load.patience, interrupted);
   if (interrupted.load()) return kInterrupted;
   if (!target.listeners.empty()) command.load.backlog = command.running->backlog;
@@ -341,23 +384,28 @@ int swarm(const SwarmCommand& typed, const std::atomic<bool>& interrupted) {
   }
   run.took = Clock::now() - began;
   TrialResult& trial = run.trials.front();
+  note_redirection(*answered, run, *command.running);
   if (trial.complete) {
     if (interrupted.load()) take_as_it_is(run);
-    if (prints) print_result(run, terminal, columns);
-    if (command.quiet && !command.writes_to_stdout()) print_quietly(trial);
+    print_output([&] {
+      if (prints) print_result(run, terminal, columns);
+      if (command.quiet && !command.writes_to_stdout()) print_quietly(trial);
+    });
   }
   if (trial.server_died)
     run.why_ended =
         fmt::format("the server on {} ended, or closed its listener, in the middle: its log may say why",
-                    address->to_string());
+                    answered->address.to_string());
   const std::vector<std::string> told = notes(run);
   Json document = swarm_document(run);
   document["interrupted"] = run.interrupted = interrupted.load();
   if (prints) {
-    for (const std::string& note : told) fmt::print("{}", wrapped("note: " + note, columns));
-    fmt::print("{}", wrapped("  again: " + command.command_line, columns));
+    print_output([&] {
+      for (const std::string& note : told) fmt::print("{}", wrapped("note: " + note, columns));
+      fmt::print("{}", wrapped("  again: " + command.command_line, columns));
+    });
   } else if (trial.complete && trial.is_void()) {
-    fmt::print(stderr, "anteroom: not to be trusted: {}\n", trial.problems.front());
+    print_error("anteroom: not to be trusted: {}\n", trial.problems.front());
   }
   return finish(run, document, !trial.is_void());
 }

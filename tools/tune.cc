@@ -5,6 +5,7 @@
 #include <anteroom/bench/random.h>
 #include <anteroom/bench/summary.h>
 #include <fmt/format.h>
+#include <standard_streams.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -16,6 +17,7 @@
 
 #include "curve.h"
 #include "json.h"
+#include "probe.h"
 #include "progress.h"
 #include "report_lines.h"
 #include "running_target.h"
@@ -136,6 +138,7 @@ int tune(const ExperimentCommand& wanted, const std::atomic<bool>& interrupted) 
   ExperimentCommand command = wanted;
   std::optional<RunningTarget> target;
   if (command.running) target.emplace(command, interrupted);
+  refuse_unmeasurable();
   const bool prints = !command.quiet && !command.writes_to_stdout();
   if (prints) print_heading("tune", command);
   Run run{.command = command, .started = std::chrono::system_clock::now()};
@@ -178,14 +181,13 @@ int tune(const ExperimentCommand& wanted, const std::atomic<bool>& interrupted) 
   const bool is_trusted = advice.found() && advice.confirmed && !run.interrupted && run.why_ended.empty();
   const Json document = tune_document(run, advice);
   if (prints) {
-    print_result(run, advice, document);
+    print_output([&] { print_result(run, advice, document); });
   } else if (!is_trusted && std::ranges::any_of(run.trials, &TrialResult::complete)) {
-    fmt::print(stderr, "anteroom: {}\n",
-               advice.found() ? "the answer is not to be trusted: " + reason(advice, {})
-                              : why_none(run.trials, advice));
+    print_error("anteroom: {}\n", advice.found() ? "the answer is not to be trusted: " + reason(advice, {})
+                                                 : why_none(run.trials, advice));
   }
   if (command.quiet && !command.writes_to_stdout() && advice.found() && !run.interrupted)
-    fmt::print("{}\n", advice.recommended);
+    print_output([&] { fmt::print("{}\n", advice.recommended); });
   return finish(run, document, is_trusted);
 }
 

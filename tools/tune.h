@@ -32,6 +32,7 @@ struct RunningCommand {
   // Filled in when it has been found.
   std::string name;               ///< of the process
   std::string address;            ///< where it is called
+  std::string redirected_to;      ///< where a packet filter sends who calls it; empty if it does not
   int backlog = 0;                ///< which it had
   int backlog_max = 0;            ///< its net.core.somaxconn
   int rooms = 0;                  ///< its listening sockets

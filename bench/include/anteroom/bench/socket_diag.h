@@ -5,6 +5,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <string_view>
 #include <vector>
@@ -51,10 +52,16 @@ class SocketDiag {
   /// TIME_WAIT, of which there may be ten thousands. Throws std::system_error.
   std::vector<ConnectedSocket> connections(std::uint16_t local_port);
 
+  /// Of a connection that `client` has made to `server`: the local address of the socket that the kernel made
+  /// for it here, unmapped(). That is `server`, unless a packet filter has redirected it on its way. Nothing
+  /// if there is none, as when the other end is in another network namespace. Throws std::system_error.
+  std::optional<Endpoint> arrival_of(const Endpoint& client, const Endpoint& server);
+
  private:
+  /// `ports` are local ones; with is_remote, those of the other end.
   template <class Take, class Restart>
   void dump(int family, std::uint32_t states, std::uint8_t extensions, std::span<const std::uint16_t> ports,
-            Take take, Restart restart);
+            Take take, Restart restart, bool is_remote = false);
 
   Fd socket_;  // connected to the kernel: nobody else can answer
   std::uint32_t port_ = 0;

@@ -17,6 +17,8 @@ struct Target {
   /// thread. With none nothing is known of the server's side: no depth, no drops, and no ghosts, since these
   /// cannot be told from clients that still wait.
   std::vector<std::uint64_t> listeners;
+  /// The local port of its sockets: that of `address`, unless a packet filter redirects it.
+  std::uint16_t local_port = address.port();
   /// Whether its clients may only come from one address; else on 127.0.0.1 they come from all of 127/8, which
   /// have more ports.
   bool has_one_source = false;
