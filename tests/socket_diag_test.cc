@@ -119,5 +119,46 @@ TEST(SocketDiag, BelievesTheKernelAlone) {
   EXPECT_TRUE(forger.has_tried(50));
 }
 
+/// A client that connects from `from`, which may have other connections already.
+Fd connect_from(const Endpoint& from, const Endpoint& to) {
+  Fd socket(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
+  (void)set_socket_option(socket.get(), SOL_SOCKET, SO_REUSEADDR, 1);
+  EXPECT_EQ(::bind(socket.get(), from.data(), from.size()), 0);
+  EXPECT_EQ(::connect(socket.get(), to.data(), to.size()), 0);
+  return socket;
+}
+
+TEST(SocketDiag, SeesWhereAConnectionArrived) {
+  for (const Endpoint& any : {Endpoint("127.0.0.1", 0), Endpoint("0.0.0.0", 0)}) {
+    const Listener server(any, {});
+    const Endpoint at("127.0.0.1", server.endpoint().port());
+    const Fd client = connect_from(Endpoint("127.0.0.1", 0), at);
+    EXPECT_EQ(SocketDiag().arrival_of(local_endpoint(client.get()), at), at) << "it waits to be accepted";
+  }
+}
+
+/// Ports are chosen anew for each server, so one port may have a connection to each of them.
+TEST(SocketDiag, TakesNoOtherConnectionOfThePortForARedirectedOne) {
+  const Listener one(Endpoint("127.0.0.1", 0), {});
+  const Listener other(Endpoint("127.0.0.1", 0), {});
+  const Fd first = connect_from(Endpoint("127.0.0.1", 0), one.endpoint());
+  const Endpoint client = local_endpoint(first.get());
+  EXPECT_EQ(SocketDiag().arrival_of(client, other.endpoint()), std::nullopt);
+  const Fd second = connect_from(client, other.endpoint());
+  EXPECT_EQ(SocketDiag().arrival_of(client, one.endpoint()), one.endpoint());
+  EXPECT_EQ(SocketDiag().arrival_of(client, other.endpoint()), other.endpoint());
+}
+
+TEST(SocketDiag, SeesNoArrivalWhereTheServerHasReset) {
+  const Listener server(Endpoint("127.0.0.1", 0), {});
+  const Fd client = connect_from(Endpoint("127.0.0.1", 0), server.endpoint());
+  {
+    const Fd accepted(::accept4(server.fd(), nullptr, nullptr, SOCK_CLOEXEC));
+    ASSERT_TRUE(accepted);
+    reset_on_close(accepted.get());
+  }
+  EXPECT_EQ(SocketDiag().arrival_of(local_endpoint(client.get()), server.endpoint()), std::nullopt);
+}
+
 }  // namespace
 }  // namespace anteroom::bench

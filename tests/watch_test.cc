@@ -654,13 +654,26 @@ TEST_F(Watch, DrawsOnATerminalAndLeavesItAsItWas) {
 }
 
 TEST_F(Watch, LeavesTheTerminalAsItWasThoughASignalEndsIt) {
-  for (const int signal : {SIGHUP, SIGQUIT}) {
-    OnTerminal terminal({"--for", "1m"});
+  OnTerminal terminal({"--for", "1m"});
+  ASSERT_TRUE(terminal.await(kEntered));
+  ASSERT_TRUE(terminal.await("how full: the last"));
+  terminal.program().signal(SIGQUIT);
+  EXPECT_TRUE(terminal.await(kLeft));
+  EXPECT_EQ(terminal.program().wait(kRunPatience), 128 + SIGQUIT);
+}
+
+TEST_F(Watch, WritesItsDocumentWhenTheTerminalHangsUp) {
+  const std::string file =
+      std::filesystem::temp_directory_path() / ("anteroom-hangup-" + std::to_string(::getpid()) + ".json");
+  for (const int signal : {SIGHUP, SIGINT, SIGTERM}) {
+    OnTerminal terminal({"--for", "1h", "--json", file});
     ASSERT_TRUE(terminal.await(kEntered));
     ASSERT_TRUE(terminal.await("how full: the last"));
     terminal.program().signal(signal);
     EXPECT_TRUE(terminal.await(kLeft)) << signal;
-    EXPECT_EQ(terminal.program().wait(kRunPatience), 128 + signal);
+    EXPECT_EQ(terminal.program().wait(kRunPatience), 130) << "interrupted";
+    EXPECT_EQ(Document::parse(std::ifstream(file)).at("interrupted"), true);
+    std::filesystem::remove(file);
   }
 }
 

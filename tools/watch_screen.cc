@@ -24,6 +24,11 @@ constexpr bool is_crash(int signal) noexcept {
   return signal == SIGABRT || signal == SIGSEGV || signal == SIGBUS || signal == SIGFPE || signal == SIGILL;
 }
 
+/// The first of them ends the watch with what was seen so far.
+constexpr bool ends_in_order(int signal) noexcept {
+  return signal == SIGINT || signal == SIGTERM || signal == SIGHUP;
+}
+
 // What signal handlers have to know.
 std::atomic<bool> is_entered{false};
 std::atomic<bool> is_told_to_end{false};
@@ -112,9 +117,9 @@ Screen::Screen(bool wanted)
     ::sigaction(signal, nullptr, &actions_before[i]);
     if (actions_before[i].sa_handler == SIG_IGN) continue;  // as nohup(1) has it
     if (is_crash(signal) && actions_before[i].sa_handler != SIG_DFL) continue;  // a sanitizer's
-    listen_to(signal, signal == SIGTSTP                       ? on_stop_signal
-                      : signal == SIGINT || signal == SIGTERM ? on_end_signal
-                                                              : on_deadly_signal);
+    listen_to(signal, signal == SIGTSTP       ? on_stop_signal
+                      : ends_in_order(signal) ? on_end_signal
+                                              : on_deadly_signal);
   }
   terminate_before = std::set_terminate(on_terminate);
   enter_screen();
@@ -141,9 +146,8 @@ void Screen::leave() noexcept {
   leave_screen();
   std::set_terminate(terminate_before);
   for (std::size_t i = 0; i < kScreenSignals.size(); ++i) {
-    const bool ends = kScreenSignals[i] == SIGINT || kScreenSignals[i] == SIGTERM;
     // Who was told to end once is not asked to again.
-    if (ends && is_told_to_end && actions_before[i].sa_handler != SIG_IGN)
+    if (ends_in_order(kScreenSignals[i]) && is_told_to_end && actions_before[i].sa_handler != SIG_IGN)
       listen_to(kScreenSignals[i], SIG_DFL);
     else
       ::sigaction(kScreenSignals[i], &actions_before[i], nullptr);

@@ -1,4 +1,5 @@
 #pragma once
+#include <anteroom/endpoint.h>
 #include <anteroom/fd.h>
 #include <fcntl.h>
 #include <net/if.h>
@@ -28,6 +29,16 @@ inline bool bring_loopback_up() {
   if (::ioctl(socket.get(), SIOCGIFFLAGS, &request) != 0) return false;
   request.ifr_flags = static_cast<short>(request.ifr_flags | IFF_UP);
   return ::ioctl(socket.get(), SIOCSIFFLAGS, &request) == 0;
+}
+
+/// An address of this machine that is none of 127/8, in a namespace of our own. False if there is none to be
+/// had.
+inline bool add_address(const Endpoint& address) {
+  const Fd socket(::socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0));
+  ifreq request{};
+  std::strcpy(request.ifr_name, "lo:1");
+  std::memcpy(&request.ifr_addr, address.data(), sizeof(sockaddr_in));
+  return ::ioctl(socket.get(), SIOCSIFADDR, &request) == 0;
 }
 
 inline bool enter_own_network() {
