@@ -35,6 +35,7 @@
 #include "support/peer.h"
 #include "support/program.h"
 #include "support/real_servers.h"
+#include "support/sanitized.h"
 
 namespace anteroom::tool {
 namespace {
@@ -363,6 +364,7 @@ TEST_F(OutOfReach, IsAServerOfTheSameUserThatIsNotDumpable) {
 // ---- /proc ----
 
 TEST_F(OutOfReach, IsEveryProcessWithoutProcAndNoServerIsBlamed) {
+  if (test::kIsSanitized) GTEST_SKIP() << "a sanitizer reads /proc/self/maps";
   const Server server;
   for (const std::string& command :
        {"retune --backlog 5 --pid " + server.pid_text(), "retune --backlog 5 --port " + server.port_text(),
@@ -374,6 +376,7 @@ TEST_F(OutOfReach, IsEveryProcessWithoutProcAndNoServerIsBlamed) {
 }
 
 TEST_F(OutOfReach, IsNoReasonToBlameAServerForCountersThatCannotBeRead) {
+  if (test::kIsSanitized) GTEST_SKIP() << "a sanitizer reads /proc/self/maps";
   const auto hide_proc = [] { mount_own("tmpfs", nullptr); };
   for (const std::string command :
        {"tune --clients 50 --rate 1k --backlog 16 --repeat 1", "compare --clients 50 --rate 1k --repeat 1"}) {
