@@ -941,6 +941,10 @@ TEST(Rule, IsReadAsItIsWritten) {
       {"conn/s<4500", "conn/s", Comparison::kLess, 4500, std::nullopt},
       {"cpu>30", "cpu", Comparison::kMore, 30e-6, std::nullopt},
       {"cpu>30us", "cpu", Comparison::kMore, 30e-6, std::nullopt},
+      {"max>1m", "max", Comparison::kMore, 60, std::nullopt},
+      {"max>2Min", "max", Comparison::kMore, 120, std::nullopt},
+      {"max>1h", "max", Comparison::kMore, 3600, std::nullopt},
+      {"p50>5MS", "p50", Comparison::kMore, 0.005, std::nullopt},
       {"recommended==512", "recommended", Comparison::kEqual, 512, std::nullopt},
   };
   for (const auto& wanted : cases) {

@@ -176,6 +176,16 @@ TEST_F(SwarmTool, TakesTheAddressOfAServerThatListensOnAllOfIPv6) {
   }
 }
 
+TEST_F(SwarmTool, TakesAPortAloneForThisMachineInBothFamilies) {
+  const Server server(greeting(), Endpoint("::1", 0));
+  for (const char* host : {"", "*", "[::]"}) {
+    const Outcome outcome = run({"swarm", server.at(host), "--greeting", "--clients", "10", "--rate", "500",
+                                 "--json", path("run.json")});
+    ASSERT_TRUE(outcome.status == 0 || outcome.status == kNotToBeTrusted) << host << outcome.errors;
+    EXPECT_EQ(read("run.json").at("target").at("address"), server.at("[::1]")) << host;
+  }
+}
+
 TEST_F(SwarmTool, NamesThisMachineToAServerThatListensEverywhere) {
   std::atomic<int> named{0};
   const Server server({.data =

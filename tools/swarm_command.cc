@@ -61,6 +61,7 @@ struct TypedSwarm {
 struct HostAndPort {
   std::string host;
   std::uint16_t port = 0;
+  bool is_port_alone = false;  // ":8080" and "*:8080", as servers write it: this machine
 };
 
 /// However it is written: schemes are (RFC 3986, 3.1).
@@ -87,10 +88,10 @@ HostAndPort split_server(const std::string& text) {
   } else if (host.find(':') != std::string::npos) {
     refuse("HOST:PORT", text, "an address with a port: IPv6 goes into brackets, [::1]:8080");
   }
-  if (colon != std::string::npos && (host.empty() || host == "*")) host = "0.0.0.0";  // as servers write it
-  HostAndPort server{.host = host};
+  const bool is_port_alone = colon != std::string::npos && (host.empty() || host == "*");
+  HostAndPort server{.host = is_port_alone ? "localhost" : host, .is_port_alone = is_port_alone};
   const auto [end, error] = std::from_chars(port.data(), port.data() + port.size(), server.port);
-  if (host.empty() || error != std::errc{} || end != port.data() + port.size() || server.port == 0)
+  if (server.host.empty() || error != std::errc{} || end != port.data() + port.size() || server.port == 0)
     refuse("HOST:PORT", text, "a host and a port from 1 to 65535, such as 127.0.0.1:8080 or localhost:8080");
   return server;
 }
@@ -105,6 +106,7 @@ Endpoint callable(const Endpoint& address) {
 }
 
 bool is_any_address(const HostAndPort& server) {
+  if (server.is_port_alone) return true;
   const auto address = server.host.find(':') == std::string::npos
                            ? Endpoint::parse(fmt::format("{}:{}", server.host, server.port))
                            : Endpoint::parse(fmt::format("[{}]:{}", server.host, server.port));
@@ -113,6 +115,7 @@ bool is_any_address(const HostAndPort& server) {
 
 /// All addresses of that name, those of IPv4 first: of 127/8 there are many to call from.
 std::vector<Endpoint> resolve(const HostAndPort& server) {
+  if (server.is_port_alone) return {{"127.0.0.1", server.port}, {"::1", server.port}};
   addrinfo hints{};
   hints.ai_socktype = SOCK_STREAM;
   addrinfo* found = nullptr;
