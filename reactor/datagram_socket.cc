@@ -1,16 +1,17 @@
 #include <anteroom/datagram_socket.h>
 #include <anteroom/socket.h>
 #include <anteroom/timer.h>
+#include <anteroom/unix_path.h>
 #include <linux/sock_diag.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
-#include <sys/stat.h>
 
 #include <algorithm>
 #include <array>
 #include <cerrno>
 #include <chrono>
 #include <memory>
+#include <optional>
 #include <utility>
 
 #include "unsent_datagrams.h"
@@ -21,16 +22,6 @@ namespace {
 constexpr unsigned kBatchMax = 32;
 constexpr unsigned kBatchMin = 2;  // with one, nobody would know whether there are more
 constexpr std::chrono::milliseconds kRestFromErrors{20};
-
-/// A path on which nobody receives any more would make bind(2) say EADDRINUSE for ever.
-void remove_dead_mailbox(const Endpoint& endpoint) {
-  struct stat file {};
-  if (::lstat(endpoint.path().c_str(), &file) != 0 || !S_ISSOCK(file.st_mode)) return;
-  const Fd probe(::socket(AF_UNIX, SOCK_DGRAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
-  if (probe && ::connect(probe.get(), endpoint.data(), endpoint.size()) != 0 && errno == ECONNREFUSED) {
-    ::unlink(endpoint.path().c_str());
-  }
-}
 
 int family_of(const Endpoint& local, const DatagramOptions& options) noexcept {
   return local.family() == AF_UNSPEC && options.peer ? options.peer->family() : local.family();
@@ -280,16 +271,19 @@ class DatagramSocket::Mailbox final : public Channel {
   // ---- Its address
 
   std::error_code bind_to(const Endpoint& local) {
-    const bool has_path = local.family() == AF_UNIX && !local.path().starts_with('@');
-    if (has_path) remove_dead_mailbox(local);
+    std::optional<UnixPathLock> path_lock;
+    if (local.family() == AF_UNIX && !local.path().starts_with('@'))
+      path_lock.emplace(local).remove_dead(SOCK_DGRAM);
     if (::bind(fd(), local.data(), local.size()) != 0) return last_error();
-    if (has_path) path_ = local;
+    if (!path_lock) return {};
+    path_ = local;
+    inode_ = inode_at(local);
     return {};
   }
 
   void remove_path() noexcept {
     if (path_.family() != AF_UNIX || !reactor().is_of_this_process()) return;
-    ::unlink(reinterpret_cast<const sockaddr_un*>(path_.data())->sun_path);  // path() needs memory
+    remove_path_if(path_, inode_);
     path_ = Endpoint();
   }
 
@@ -308,7 +302,8 @@ class DatagramSocket::Mailbox final : public Channel {
   int failure_ = 0;               // errno: of the first that waits
   UnsentDatagrams unsent_;
   Timer alarm_;
-  Endpoint path_;  // to be removed at the end
+  Endpoint path_;    // to be removed at the end, if it is still this file:
+  ino_t inode_ = 0;  // 0: not known
   DatagramStats stats_;
 };
 
