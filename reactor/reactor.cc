@@ -353,6 +353,15 @@ void Reactor::retire(Channel& channel) noexcept {
 
 void Reactor::retire(std::unique_ptr<Reapable> object) noexcept { free_later(object.release()); }
 
+Fd Reactor::release(Channel& channel) noexcept {
+  assert(!channel.retired_);
+  unwatch(channel);
+  channel.retired_ = true;
+  free_later(channels_[static_cast<std::size_t>(channel.fd())].release());
+  --metrics_.channels;
+  return std::move(channel.fd_);
+}
+
 void Reactor::again_when_a_descriptor_closes(Channel& channel) {
   if (std::ranges::find(want_descriptor_, channel.id_) == want_descriptor_.end())
     want_descriptor_.push_back(channel.id_);

@@ -58,7 +58,12 @@ Acceptor::Door::Door(Reactor& reactor, Listener listener, ConnectionHandlers han
       admission_(options_.admission),
       queue_delay_(options_.queue_delay),
       tuner_(options_.backlog),
-      alarm_(reactor, [this] { look(); }) {
+      alarm_(reactor, [this] { look(); }),
+      stage_end_(reactor, [this] { next_stage(); }),
+      deadline_(reactor, [this] { cut(); }) {
+  if (listener.fd() < 0)
+    throw setup_error(std::make_error_code(std::errc::invalid_argument), "to accept",
+                      "from a listener without a socket");
   options_.accepts_per_turn_max = std::max(options_.accepts_per_turn_max, 1);
   auto guests = std::make_unique<Guests>(*this, std::move(handlers), options_.connection);
   if (admits_) guests->tell_left();
@@ -224,7 +229,7 @@ void Acceptor::Door::turn_away(const Fd& guest) const noexcept {
 }
 
 void Acceptor::Door::rest(int error, std::optional<std::uint32_t> waiting) noexcept {
-  if (drain_.handed_over && stage_ == Stage::kEmptying) return queue_is_empty();  // the successor has room
+  if (is_others_too_ && stage_ == Stage::kEmptying) return queue_is_empty();  // they have room
   rests_ = true;
   ++stats_.rests;
   reactor_.again_when_a_descriptor_closes(*bell_);
@@ -294,6 +299,7 @@ std::optional<ListenQueue> Acceptor::queue() const noexcept {
 }
 
 void Acceptor::drain(const DrainOptions& options, std::function<void(std::size_t)> drained) {
+  check_drain_options(options);
   door_->drain(options, std::move(drained));
 }
 

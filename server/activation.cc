@@ -1,4 +1,5 @@
 #include <anteroom/activation.h>
+#include <anteroom/reuseport_group.h>
 #include <anteroom/socket.h>
 #include <fcntl.h>
 #include <fmt/format.h>
@@ -79,7 +80,11 @@ Listener adopt_listener(Fd socket, std::string_view name) {
   if (!is_listening_stream(socket.get()))
     throw setup_error(std::make_error_code(std::errc::invalid_argument), "no stream socket that listens:",
                       fmt::format("descriptor {} (\"{}\")", socket.get(), name));
-  return Listener(std::move(socket));
+  Listener listener(std::move(socket));
+  listener.set_shared(true);
+  (void)admit_syns(listener.fd());
+  if (is_in_group(listener.fd())) (void)unsteer_group(listener.fd());
+  return listener;
 }
 
 std::vector<NamedDescriptor> activated_descriptors(const ActivationOptions& options) {
@@ -109,6 +114,7 @@ std::vector<NamedListener> activated_listeners(const ActivationOptions& options)
 bool has_service_manager() noexcept { return !variable("NOTIFY_SOCKET").empty(); }
 
 std::error_code notify_service_manager(std::string_view state) noexcept {
+  if (state.empty()) return std::make_error_code(std::errc::invalid_argument);
   if (!has_service_manager()) return {};
   const std::string_view address = variable("NOTIFY_SOCKET");
   if (!address.starts_with('/') && !address.starts_with('@'))  // vsock:...: a virtual machine's
@@ -143,6 +149,7 @@ std::error_code notify_reloading() noexcept {
 }
 
 std::error_code notify_main_process(pid_t process) noexcept {
+  if (process <= 0) return std::make_error_code(std::errc::invalid_argument);
   char text[32];
   return notify_service_manager({text, fmt::format_to_n(text, sizeof(text), "MAINPID={}", process).size});
 }

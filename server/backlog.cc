@@ -1,7 +1,10 @@
 #include <anteroom/backlog.h>
+#include <anteroom/socket.h>
+#include <fmt/format.h>
 
 #include <algorithm>
 #include <bit>
+#include <system_error>
 
 namespace anteroom {
 namespace {
@@ -24,10 +27,12 @@ Backlog Backlog::fixed(int n) noexcept {
 
 Backlog Backlog::system_maximum() noexcept { return fixed(-1); }
 
-Backlog Backlog::self_tuning(SelfTuning settings) noexcept {
-  const int max = std::max(settings.max, 0);
-  const int initial = std::max(settings.initial, 1);
-  return {max > 0 ? std::min(initial, max) : initial, max, true};
+Backlog Backlog::self_tuning(SelfTuning settings) {
+  if (settings.initial < 1 || settings.max < 0)
+    throw setup_error(std::make_error_code(std::errc::invalid_argument), "a self-tuning backlog",
+                      fmt::format("from {} to {}", settings.initial, settings.max));
+  const int initial = settings.max > 0 ? std::min(settings.initial, settings.max) : settings.initial;
+  return {initial, settings.max, true};
 }
 
 BacklogTuner::BacklogTuner(const Backlog& policy) noexcept

@@ -26,6 +26,9 @@ std::uint32_t waiting_now(int listener) noexcept {
 
 BlockingServer::BlockingServer(Listener listener, BlockingServerOptions options)
     : listener_(std::move(listener)), options_(std::move(options)) {
+  if (options_.style == BlockingStyle::kThreadPool && options_.threads < 1)
+    throw setup_error(std::make_error_code(std::errc::invalid_argument), "a blocking server",
+                      "with a pool of no threads");
   if (::fcntl(listener_.fd(), F_SETFL, 0) != 0)
     throw setup_error(last_error(), "fcntl", "a blocking server's listener");
 }

@@ -73,10 +73,10 @@ void Share::left(Ticket ticket) noexcept {
   tickets_.push_back(ticket);
   try {
     if (!comes_for_tickets_) first_->post([this] { collect(); });
-    comes_for_tickets_ = true;
   } catch (const std::bad_alloc&) {
-    // The next ticket takes this one along.
+    collect_later_();  // without this a drain would wait for the last ticket for ever
   }
+  comes_for_tickets_ = true;
 }
 
 void Share::collect() noexcept {

@@ -6,6 +6,7 @@
 
 #include <chrono>
 #include <cstddef>
+#include <functional>
 #include <mutex>
 #include <utility>
 #include <vector>
@@ -22,19 +23,24 @@ class Share final : public Connection::Kind {
       : Kind(std::move(the_handlers), the_options.connection),
         reactor_(reactor),
         guests_per_turn_max_(std::max(the_options.accepts_per_turn_max, 1)),
-        deadline_(reactor, [this] { cut(); }) {
+        deadline_(reactor, [this] { cut(); }),
+        door_closed_(reactor, [this] { Connection::tell_draining(reactor_, *this); }) {
     tells_left_ = true;
   }
 
-  void open(Reactor& first, Acceptor& door) noexcept {
+  /// `collect_later` has the first thread call collect(), also if there is no memory to post it.
+  void open(Reactor& first, Acceptor& door, std::function<void()> collect_later) noexcept {
     first_ = &first;
     door_ = &door;
+    collect_later_ = std::move(collect_later);
   }
 
   // ---- In the first thread
 
   /// On std::bad_alloc the guest is gone, and nothing else has happened.
   void deal(Fd socket, int family, Ticket ticket);
+  /// Takes the tickets of those who have left.
+  void collect() noexcept;
   /// Who was dealt here and has not left, as far as the first thread knows.
   std::size_t out() const noexcept { return out_; }
 
@@ -45,7 +51,8 @@ class Share final : public Connection::Kind {
   /// Who was still there at the deadline. The door cannot know: it has a deadline of its own, and tickets
   /// are under way.
   std::size_t cut_off() const noexcept { return cut_off_; }
-  void door_closed() noexcept { Connection::tell_draining(reactor_, *this); }
+  /// In the next turn, for it calls handlers.
+  void door_closed() noexcept { door_closed_.arm({}); }
 
  private:
   struct Guest {
@@ -59,12 +66,12 @@ class Share final : public Connection::Kind {
   bool come_back() noexcept;
   void start(Guest guest) noexcept;
   void left(Ticket ticket) noexcept override;
-  void collect() noexcept;
   void cut() noexcept;
 
   Reactor& reactor_;
   Reactor* first_ = nullptr;
   Acceptor* door_ = nullptr;
+  std::function<void()> collect_later_;
 
   // The first thread's.
   std::size_t out_ = 0;
@@ -76,6 +83,7 @@ class Share final : public Connection::Kind {
   bool is_past_deadline_ = false;
   std::size_t cut_off_ = 0;
   Timer deadline_;
+  Timer door_closed_;
 
   // Between them.
   std::mutex mutex_;

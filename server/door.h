@@ -1,8 +1,10 @@
 #pragma once
 #include <anteroom/acceptor.h>
 #include <anteroom/channel.h>
+#include <anteroom/fd.h>
 #include <anteroom/timer.h>
 
+#include <atomic>
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
@@ -10,8 +12,31 @@
 #include <optional>
 #include <system_error>
 #include <utility>
+#include <vector>
 
 namespace anteroom {
+
+/// The listening sockets of acceptors that leave together, each in a thread of its own. They stay open until
+/// the last acceptor is through; then what the drain has attached is taken off, and all are closed. This needs
+/// neither memory nor descriptors.
+class LeavingTogether {
+ public:
+  /// `are_group`: they are the first of a SO_REUSEPORT group, in this order; else all are one socket.
+  LeavingTogether(std::size_t count, bool are_group)
+      : sockets_(count), are_group_(are_group), remaining_(count) {}
+
+  /// Of each number once. `is_altered`: this drain has attached something to the socket or its group.
+  void leave(std::size_t number, Fd socket, bool is_altered) noexcept;
+
+ private:
+  std::vector<Fd> sockets_;
+  const bool are_group_;
+  std::atomic<bool> is_altered_{false};
+  std::atomic<std::size_t> remaining_;
+};
+
+/// Throws std::system_error (invalid_argument) for what is no drain.
+void check_drain_options(const DrainOptions& options);
 
 /// The guests of a door, who tell it when they leave.
 class Acceptor::Guests final : public Connection::Kind {
@@ -57,7 +82,9 @@ class Acceptor::Door final : public Reapable {
   /// The acceptor goes, and with it the door, the guests, and, at the end of the turn, this.
   void end() noexcept;
   void pause(bool paused) noexcept;
-  void drain(const DrainOptions& options, std::function<void(std::size_t)> drained);
+  /// With `together` it is number `number` of those, and gives it its socket at the end.
+  void drain(DrainOptions options, std::function<void(std::size_t)> drained,
+             LeavingTogether* together = nullptr, std::size_t number = 0) noexcept;
   void left(Admission::Ticket ticket) noexcept;
   void dealt_one_left(Admission::Ticket ticket) noexcept;
 
@@ -71,6 +98,7 @@ class Acceptor::Door final : public Reapable {
     kLeft,
   };
 
+  void close_altered(Fd listener) const noexcept;
   void look() noexcept;
   bool go_to_the_end_of_the_line(std::uint32_t taken) noexcept;
   int accept_one(bool is_first_of_several) noexcept;
@@ -80,6 +108,7 @@ class Acceptor::Door final : public Reapable {
   void tune(std::uint32_t depth) noexcept;
   bool ask_queue(std::uint32_t& depth, std::uint32_t& limit) const noexcept;
   void rest(int error, std::optional<std::uint32_t> waiting) noexcept;
+  void begin_last_call() noexcept;
   void next_stage() noexcept;
   void queue_is_empty() noexcept;
   void tell_draining() noexcept;
@@ -102,9 +131,13 @@ class Acceptor::Door final : public Reapable {
   Timer stage_end_;
   Timer deadline_;  // of the drain
   DrainOptions drain_;
+  LeavingTogether* together_ = nullptr;
+  std::size_t number_ = 0;        // of those who leave together
+  bool is_others_too_ = false;    // the listening socket: nothing is done to it
   bool takes_in_nobody_ = false;  // of those who wait: the successor does
   bool told_draining_ = false;
-  bool steers_ = false;  // the group, and nobody else will undo it
+  bool steers_ = false;        // the group
+  bool refuses_syns_ = false;  // the listening socket does
   bool rests_ = false;
   bool paused_ = false;
   Stage stage_ = Stage::kServing;

@@ -2,6 +2,7 @@
 #include <anteroom/reactor.h>
 #include <anteroom/socket.h>
 #include <anteroom/timer.h>
+#include <anteroom/unix_path.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/time.h>
@@ -23,6 +24,7 @@ namespace {
 constexpr int kCallersMax = 8;          // who wait to become our successor
 constexpr int kCallersPerTurnMax = 16;  // whom we look at before the others get their turn again
 constexpr std::chrono::seconds kRestOfAnOffer{1};
+constexpr std::chrono::seconds kBetweenFailures{1};  // that are reported
 constexpr std::chrono::hours kPatienceMax{24 * 365};  // in nanoseconds, milliseconds::max() is none
 constexpr int kAsksMore = 3;                          // after an error, until we believe that nobody is there
 
@@ -61,21 +63,25 @@ int call(int fd, const Endpoint& endpoint) noexcept {
   return 0;
 }
 
-/// A socket at whose path nobody answers. Not a file of another kind: connecting to that is refused, too.
-bool is_dead(const Endpoint& endpoint) {
-  struct stat file {};
-  return ::lstat(endpoint.path().c_str(), &file) == 0 && S_ISSOCK(file.st_mode) &&
-         call(open_record_socket(SOCK_NONBLOCK, endpoint).get(), endpoint) == ECONNREFUSED;
+void check_offer(const HandoverHandlers& handlers, const HandoverOptions& options) {
+  const auto check = [](const char* lacks, bool is_there) {
+    if (!is_there) throw setup_error(std::make_error_code(std::errc::invalid_argument), "to offer", lacks);
+  };
+  check("without a handler `listeners`", handlers.listeners != nullptr);
+  check("without a handler `handed_over`", handlers.handed_over != nullptr);
+  check("with a negative deadline", options.deadline >= options.deadline.zero());
 }
 
-Fd listen_at(const Endpoint& endpoint) {
+Fd listen_at(const Endpoint& endpoint, const HandoverHandlers& handlers, const HandoverOptions& options) {
+  check_offer(handlers, options);  // first, for the path stays
   const auto check = [&](const char* tried, int result) {
     if (result != 0) throw setup_error(last_error(), tried, endpoint.to_string());
   };
   Fd door = open_record_socket(SOCK_NONBLOCK, endpoint);
   // Before bind(2), which makes the file with the mode of the socket: nobody else gets in at any time.
   check("fchmod", ::fchmod(door.get(), S_IRUSR | S_IWUSR));
-  if (!endpoint.path().starts_with('@') && is_dead(endpoint)) ::unlink(endpoint.path().c_str());
+  std::optional<UnixPathLock> path_lock;  // until we listen
+  if (!endpoint.path().starts_with('@')) path_lock.emplace(endpoint).remove_dead(SOCK_SEQPACKET);
   check("bind", ::bind(door.get(), endpoint.data(), endpoint.size()));
   check("listen", ::listen(door.get(), kCallersMax));
   return door;
@@ -89,6 +95,9 @@ Handover::Handover(Fd predecessor, std::chrono::milliseconds timeout) noexcept
     : predecessor_(std::move(predecessor)), timeout_(timeout) {}
 
 std::optional<Handover> Handover::take(const std::string& path, std::chrono::milliseconds timeout) {
+  if (timeout < timeout.zero())
+    throw setup_error(std::make_error_code(std::errc::invalid_argument), "to succeed within",
+                      "a negative timeout");
   timeout = std::min<std::chrono::milliseconds>(timeout, kPatienceMax);
   const auto deadline = std::chrono::steady_clock::now() + timeout;
   const Endpoint endpoint = Endpoint::unix_path(path);
@@ -152,12 +161,14 @@ class HandoverOffer::Door final : public Channel {
       : Channel(reactor, std::move(socket)),
         handlers_(std::move(handlers)),
         deadline_(std::min<std::chrono::milliseconds>(options.deadline, kPatienceMax)),
-        alarm_(reactor, [this] { rung(); }) {}
+        alarm_(reactor, [this] { rung(); }),
+        next_report_(reactor, [this] { report_suppressed(); }) {}
 
   bool has_successor() const noexcept { return reactor().find(successor_) != nullptr; }
 
   void close() noexcept {
     alarm_.cancel();
+    next_report_.cancel();
     if (Channel* const successor = reactor().find(successor_)) reactor().retire(*successor);
     reactor().retire(*this);
   }
@@ -182,14 +193,16 @@ class HandoverOffer::Door final : public Channel {
   void offer_to(Fd caller) noexcept;
   std::error_code take_in(Fd caller) noexcept;
   std::error_code give(const Successor& successor, std::vector<OfferedListener> listeners) const noexcept;
-  void tell(std::error_code why) const {
-    if (handlers_.failed) handlers_.failed(why);
-  }
+  void tell(std::error_code why) noexcept;
+  void report_suppressed() noexcept;
 
   HandoverHandlers handlers_;
   std::chrono::milliseconds deadline_;
   ChannelId successor_ = ChannelId::kNone;
-  Timer alarm_;  // the successor's deadline; or, without one, the end of a rest
+  Timer alarm_;        // the successor's deadline; or, without one, the end of a rest
+  Timer next_report_;  // armed: there has been one within a second
+  std::error_code failure_;
+  std::uint64_t unreported_ = 0;
 };
 
 /// Somebody who has our listeners, until it is ready or gone. The door outlives it.
@@ -255,6 +268,21 @@ void HandoverOffer::Door::rest(std::error_code why) noexcept {
   tell(why);
 }
 
+/// Reports it now, or together with others that follow within the second.
+void HandoverOffer::Door::tell(std::error_code why) noexcept {
+  // An unauthorized caller, who can be made by anybody, does not hide what became of a successor.
+  if (unreported_ == 0 || why != std::errc::permission_denied) failure_ = why;
+  ++unreported_;
+  if (!next_report_.is_armed()) report_suppressed();
+}
+
+void HandoverOffer::Door::report_suppressed() noexcept {
+  if (unreported_ == 0) return;
+  next_report_.arm(kBetweenFailures);
+  const std::uint64_t suppressed = std::exchange(unreported_, 0) - 1;
+  if (handlers_.failed) handlers_.failed({.why = failure_, .suppressed = suppressed});
+}
+
 /// Whatever may fail for want of memory comes before the listeners are given: from then on, an end without a
 /// word says that we are no more.
 void HandoverOffer::Door::offer_to(Fd caller) noexcept {
@@ -292,15 +320,20 @@ std::error_code HandoverOffer::Door::give(const Successor& successor,
 
 HandoverOffer::HandoverOffer(Reactor& reactor, const std::string& path, HandoverHandlers handlers,
                              const HandoverOptions& options)
-    : HandoverOffer(reactor, listen_at(Endpoint::unix_path(path)), std::move(handlers), options) {}
+    : HandoverOffer(reactor, listen_at(Endpoint::unix_path(path), handlers, options), std::move(handlers),
+                    options) {}
 
 HandoverOffer::HandoverOffer(Reactor& reactor, Handover& predecessor, HandoverHandlers handlers,
                              const HandoverOptions& options)
     : HandoverOffer(reactor, std::move(predecessor.door_), std::move(handlers), options) {}
 
-HandoverOffer::HandoverOffer(Reactor& reactor, Fd door, HandoverHandlers handlers,
+HandoverOffer::HandoverOffer(Reactor& reactor, Fd&& door, HandoverHandlers&& handlers,
                              const HandoverOptions& options)
     : reactor_(reactor), door_(ChannelId::kNone) {
+  check_offer(handlers, options);
+  if (!door)
+    throw setup_error(std::make_error_code(std::errc::invalid_argument), "to offer",
+                      "where a predecessor did, a second time");
   auto& made = reactor.adopt(std::make_unique<Door>(reactor, std::move(door), std::move(handlers), options));
   if (const std::error_code error = reactor.watch(made)) {
     made.close();

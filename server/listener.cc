@@ -1,9 +1,9 @@
 #include <anteroom/listener.h>
 #include <anteroom/socket.h>
+#include <anteroom/unix_path.h>
 #include <fcntl.h>
 #include <netinet/tcp.h>
 #include <sys/socket.h>
-#include <sys/stat.h>
 
 #include <algorithm>
 #include <cerrno>
@@ -16,29 +16,6 @@ namespace anteroom {
 namespace {
 
 int kernel_backlog(int backlog) noexcept { return backlog < 0 ? std::numeric_limits<int>::max() : backlog; }
-
-/// A path that nobody listens on any more would make bind(2) say EADDRINUSE for ever. A file that is no
-/// socket refuses connections too, and is none of ours.
-void remove_dead_path(const Endpoint& endpoint) {
-  struct stat file {};
-  if (::lstat(endpoint.path().c_str(), &file) != 0 || !S_ISSOCK(file.st_mode)) return;
-  std::error_code error;
-  const Fd probe = open_stream_socket(AF_UNIX, error);
-  if (probe && ::connect(probe.get(), endpoint.data(), endpoint.size()) != 0 && errno == ECONNREFUSED) {
-    ::unlink(endpoint.path().c_str());
-  }
-}
-
-/// Of the file that a path names; 0 if there is none to be seen.
-ino_t inode_of(const char* path) noexcept {
-  struct stat file {};
-  return ::lstat(path, &file) == 0 ? file.st_ino : 0;
-}
-
-/// Not Endpoint::path(), which needs memory.
-const char* path_of(const Endpoint& endpoint) noexcept {
-  return reinterpret_cast<const sockaddr_un*>(endpoint.data())->sun_path;
-}
 
 /// For setsockopt(2), which takes an int. What does not fit is as good as for ever.
 template <class Duration>
@@ -83,17 +60,18 @@ Listener::Listener(const Endpoint& endpoint, const ListenerOptions& options)
   };
   socket_ = open_stream_socket(endpoint.family(), error);
   check("socket", error);
+  std::optional<UnixPathLock> path_lock;  // until we listen
   if (endpoint.family() == AF_UNIX) {
-    if (!endpoint.path().starts_with('@')) remove_dead_path(endpoint);
+    if (!endpoint.path().starts_with('@')) path_lock.emplace(endpoint).remove_dead(SOCK_STREAM);
   } else {
     check("SO_REUSEADDR", set_socket_option(fd(), SOL_SOCKET, SO_REUSEADDR, 1));
     if (options.reuse_port) check("SO_REUSEPORT", set_socket_option(fd(), SOL_SOCKET, SO_REUSEPORT, 1));
     set_what_is_inherited(fd(), options, endpoint);
   }
   if (::bind(fd(), endpoint.data(), endpoint.size()) != 0) check("bind", last_error());
-  if (endpoint.family() == AF_UNIX && !endpoint.path().starts_with('@')) {
+  if (path_lock) {
     unix_path_ = endpoint;
-    inode_ = inode_of(path_of(endpoint));
+    inode_ = inode_at(endpoint);
   }
   if (::listen(fd(), kernel_backlog(options.backlog)) != 0) check("listen", last_error());
   if (options.blocking && ::fcntl(fd(), F_SETFL, 0) != 0) check("fcntl", last_error());
@@ -107,15 +85,13 @@ Listener::Listener(Listener&& other) noexcept
     : socket_(std::move(other.socket_)),
       unix_path_(std::exchange(other.unix_path_, Endpoint())),
       inode_(other.inode_),
-      process_(other.process_) {}
+      process_(other.process_),
+      shared_(other.shared_) {}
 
 /// Somebody may have removed the path, and another server have taken it: then it is theirs. As long as our
 /// socket is open, nobody else's has its inode.
 Listener::~Listener() {
-  if (unix_path_.family() != AF_UNIX || process_ != ::getpid()) return;
-  const char* const path = path_of(unix_path_);
-  const ino_t inode = inode_of(path);
-  if (inode == inode_ || inode == 0 || inode_ == 0) ::unlink(path);
+  if (unix_path_.family() == AF_UNIX && process_ == ::getpid()) remove_path_if(unix_path_, inode_);
 }
 
 Endpoint Listener::endpoint() const noexcept { return local_endpoint(fd()); }

@@ -89,6 +89,9 @@ class PoolServer {
     std::vector<NamedListener> inherited =
         predecessor_ ? std::move(predecessor_->listeners) : activated_listeners();
     if (!inherited.empty()) is_managers_ = !predecessor_ || inherited.front().name == kTheManagers;
+    // Of several that start at the same moment the others end here, before clients come to them.
+    if (!predecessor_ && !arguments.handover.empty())
+      offer_.emplace(reactor_, arguments.handover, handover_handlers());
     open(std::move(inherited));
   }
 
@@ -139,24 +142,29 @@ class PoolServer {
     pool_.emplace(std::move(listeners), handlers, options);
   }
 
+  HandoverHandlers handover_handlers() {
+    return {.listeners = [this] { return offered(); },
+            .handed_over =
+                [this] {
+                  is_others_ = true;
+                  reactor_.stop();
+                },
+            .failed =
+                [](HandoverFailure failure) {
+                  const std::string others =
+                      failure.suppressed > 0 ? fmt::format(", and {} more", failure.suppressed) : "";
+                  print_error("pool_server: no successor: {}{}\n", failure.why.message(), others);
+                }};
+  }
+
   /// We serve: now the predecessor may go, and the next of us may come.
   std::error_code succeed() {
-    HandoverHandlers handlers{
-        .listeners = [this] { return offered(); },
-        .handed_over =
-            [this] {
-              is_others_ = true;
-              reactor_.stop();
-            },
-        .failed = [](std::error_code why) { print_error("pool_server: no successor: {}\n", why.message()); }};
     std::error_code error;
     if (predecessor_) {
       error = predecessor_->ready();
       if (error == std::errc::operation_canceled) return error;
       (void)notify_main_process(::getpid());
-      offer_.emplace(reactor_, *predecessor_, std::move(handlers));
-    } else if (!arguments_.handover.empty()) {
-      offer_.emplace(reactor_, arguments_.handover, std::move(handlers));
+      offer_.emplace(reactor_, *predecessor_, handover_handlers());
     }
     (void)notify_ready();
     return error;

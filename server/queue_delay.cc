@@ -1,6 +1,18 @@
 #include <anteroom/queue_delay.h>
+#include <anteroom/socket.h>
+
+#include <system_error>
 
 namespace anteroom {
+
+QueueDelay::QueueDelay(const QueueDelayOptions& options) : options_(options) {
+  const auto check = [](const char* name, std::chrono::milliseconds time) {
+    if (time < time.zero())
+      throw setup_error(std::make_error_code(std::errc::invalid_argument), "a negative queue delay:", name);
+  };
+  check("target", options.target);
+  check("interval", options.interval);
+}
 
 bool QueueDelay::should_shed(std::chrono::milliseconds waited, Clock::time_point now) noexcept {
   if (!is_set()) return false;

@@ -1,5 +1,4 @@
 #include <anteroom/reactor_pool.h>
-#include <anteroom/reuseport_group.h>
 #include <anteroom/socket.h>
 #include <fcntl.h>
 #include <fmt/format.h>
@@ -12,6 +11,7 @@
 #include <utility>
 
 #include "dealer.h"
+#include "door.h"
 #include "pool_threads.h"
 
 namespace anteroom {
@@ -19,12 +19,17 @@ namespace {
 
 constexpr std::chrono::hours kDrainMax{24 * 365};  // in nanoseconds, milliseconds::max() is no time
 
+std::system_error invalid(const char* tried, const std::string& on) {
+  return setup_error(std::make_error_code(std::errc::invalid_argument), tried, on);
+}
+
 /// Unix sockets have no SO_REUSEPORT.
 Sharing sharing_for(Sharing asked, int family) noexcept {
   return asked == Sharing::kReusePort && family == AF_UNIX ? Sharing::kExclusive : asked;
 }
 
 std::size_t thread_count(const ReactorPoolOptions& options) {
+  if (options.threads < 0) throw invalid("threads", fmt::to_string(options.threads));
   return options.threads > 0 ? static_cast<std::size_t>(options.threads) : Processors().numbers().size();
 }
 
@@ -45,7 +50,9 @@ std::vector<Listener> listen_on(Endpoint endpoint, const ReactorPoolOptions& opt
 Listener duplicate(const Listener& listener) {
   Fd socket(::fcntl(listener.fd(), F_DUPFD_CLOEXEC, 0));
   if (!socket) throw setup_error(last_error(), "F_DUPFD_CLOEXEC", "a listener");
-  return Listener(std::move(socket));
+  Listener copy(std::move(socket));
+  copy.set_shared(listener.is_shared());
+  return copy;
 }
 
 /// The queue that all threads see is told by the first of them, with the highest peak that one of them saw.
@@ -71,8 +78,7 @@ struct ReactorPool::Meeting {
   std::atomic<int> gate{kShut};
   std::atomic<bool> ending{false};
   Countdown drained;
-  std::atomic<int> open_doors{0};  // of a group that leaves
-  std::vector<Fd> group;           // its sockets, until the last door is closed
+  std::optional<LeavingTogether> leaving;
 };
 
 struct ReactorPool::Worker {
@@ -95,16 +101,33 @@ struct ReactorPool::Worker {
     if (meeting.gate == Meeting::kCalledOff) return;
     do {
       reactor.run();
-    } while (!meeting.ending);  // else somebody has called stop() who is not to
+      carry_out_orders(meeting);
+    } while (!meeting.ending);  // else it has an order, or somebody has called stop() who is not to
   }
 
-  void drain(const DrainOptions& options, Meeting& meeting) {
-    if (share != nullptr) share->drain(options.deadline);
+  /// What has to be done also without memory, which Reactor::post() needs. In its thread, between two turns.
+  enum Order : unsigned { kDrain = 1, kDoorIsClosed = 2, kCollectTickets = 4 };
+
+  /// From any thread.
+  void order(Order what) noexcept {
+    orders.fetch_or(what);
+    reactor.stop();
+  }
+
+  /// Calls no handlers: they run from the turn only.
+  void carry_out_orders(Meeting& meeting) noexcept {
+    const unsigned now = orders.exchange(0);
+    if ((now & kDrain) != 0) begin_drain(meeting);
+    if ((now & kDoorIsClosed) != 0) share->door_closed();
+    if ((now & kCollectTickets) != 0) {
+      for (Share* each : shares) each->collect();
+    }
+  }
+
+  void begin_drain(Meeting& meeting) noexcept {
+    if (share != nullptr) share->drain(drain_options.deadline);
     if (!door) return;
-    door->drain(options, [this, &meeting](std::size_t count) {
-      cut = count;
-      meeting.drained.one_less();
-    });
+    door->door_->drain(std::move(drain_options), std::move(drained), &*meeting.leaving, number);
   }
 
   /// When its thread has ended.
@@ -121,7 +144,12 @@ struct ReactorPool::Worker {
   Reactor reactor;
   std::optional<Acceptor> door;  // with Sharing::kDealt only the first thread has one
   Share* share = nullptr;        // with Sharing::kDealt all have one
-  std::size_t cut = 0;           // by the door
+  std::vector<Share*> shares;    // those of all threads, in the first
+  std::atomic<unsigned> orders{0};
+  DrainOptions drain_options;  // written before that order, as what follows
+  std::function<void(std::size_t)> drained;
+  std::size_t number = 0;
+  std::size_t cut = 0;  // by the door
   std::thread thread;
 };
 
@@ -134,15 +162,17 @@ ReactorPool::ReactorPool(std::vector<Listener> listeners, const MakeHandlers& ma
     : pin_threads_(options.pin_threads), meeting_(std::make_unique<Meeting>()) {
   if (!listeners.empty()) endpoint_ = listeners.front().endpoint();
   sharing_ = sharing_for(options.sharing, endpoint_.family());
+  if (!make_handlers) throw invalid("make_handlers", "of a pool");
+  if (options.threads < 0) throw invalid("threads", fmt::to_string(options.threads));
   if (listeners.empty() || (sharing_ != Sharing::kReusePort && listeners.size() != 1)) {
-    throw setup_error(std::make_error_code(std::errc::invalid_argument), "sharing",
-                      fmt::format("{} listeners", listeners.size()));
+    throw invalid("sharing", fmt::format("{} listeners", listeners.size()));
   }
   const std::size_t count = sharing_ == Sharing::kReusePort ? listeners.size() : thread_count(options);
   std::vector<ConnectionHandlers> handlers;
   while (workers_.size() < count) {
     const int number = threads();
     workers_.push_back(std::make_unique<Worker>());
+    workers_.back()->number = workers_.size() - 1;
     handlers.push_back(make_handlers(workers_.back()->reactor, number));
   }
   if (sharing_ == Sharing::kDealt) {
@@ -178,7 +208,9 @@ void ReactorPool::make_shares(Listener listener, std::vector<ConnectionHandlers>
     }
   };
   first.door.emplace(first.reactor, std::move(listener), ConnectionHandlers(), std::move(options));
-  for (Share* share : shares) share->open(first.reactor, *first.door);
+  for (Share* share : shares)
+    share->open(first.reactor, *first.door, [&first] { first.order(Worker::kCollectTickets); });
+  first.shares = std::move(shares);
 }
 
 ReactorPool::~ReactorPool() {
@@ -208,9 +240,11 @@ void ReactorPool::continue_after_fork() {
 
 /// The threads wait at the gate until all of them are there.
 void ReactorPool::start() {
-  assert(!running_ && !meeting_->ending && "a pool is started once");
+  if (running_ || meeting_->ending)
+    throw setup_error(std::make_error_code(std::errc::operation_not_permitted), "to start",
+                      "a pool that has been started before");
   if (!is_of_this_process())
-    throw setup_error(std::make_error_code(std::errc::operation_not_permitted), "start",
+    throw setup_error(std::make_error_code(std::errc::operation_not_permitted), "to start",
                       "a pool that the parent process made: see ReactorPool::continue_after_fork()");
   try {
     for (const auto& worker : workers_) worker->begin(*meeting_);
@@ -234,22 +268,15 @@ void ReactorPool::pin() {
 }
 
 std::size_t ReactorPool::drain(DrainOptions options) {
-  assert(is_none_of_the_threads() && "a pool's thread would wait for itself");
+  refuse_own_threads("to drain");
+  check_drain_options(options);
   if (!running_) return 0;
-  options.deadline = std::min<std::chrono::milliseconds>(options.deadline, kDrainMax);
-  if (sharing_ == Sharing::kReusePort) leave_group_together(options);
-  if (sharing_ == Sharing::kDealt) {
-    options.door_closed = [this, tell = std::move(options.door_closed)] {
-      for (const auto& worker : workers_)
-        worker->reactor.post([share = worker->share] { share->door_closed(); });
-      if (tell) tell();
-    };
-  }
+  prepare_drain(std::move(options));
+  // From here on nothing needs memory.
   for (const auto& worker : workers_) {
     if (worker->door) meeting_->drained.one_more();
-    worker->reactor.post(
-        [&worker = *worker, &meeting = *meeting_, options] { worker.drain(options, meeting); });
   }
+  for (const auto& worker : workers_) worker->order(Worker::kDrain);
   meeting_->drained.wait();
   stop_and_join();
   std::size_t cut = 0;
@@ -257,23 +284,25 @@ std::size_t ReactorPool::drain(DrainOptions options) {
   return cut;
 }
 
-/// Each door keeps its socket in the group until all of them are empty; then they are closed in an order that
-/// loses nobody. Without descriptors for that, each closes its own.
-void ReactorPool::leave_group_together(DrainOptions& options) {
-  options.leaving = static_cast<std::uint32_t>(workers_.size());
-  if (options.leaving == 1 || options.handed_over) return;
-  std::vector<Fd> group;
-  for (const int listener : listeners()) {
-    Fd copy(::fcntl(listener, F_DUPFD_CLOEXEC, 0));
-    if (!copy) return;
-    group.push_back(std::move(copy));
+/// The sockets stay open until all doors are empty, in a group lest one of them loses its number too early.
+void ReactorPool::prepare_drain(DrainOptions options) {
+  const bool are_group = sharing_ == Sharing::kReusePort;
+  options.deadline = std::min<std::chrono::milliseconds>(options.deadline, kDrainMax);
+  options.leaving = are_group ? static_cast<std::uint32_t>(workers_.size()) : 1;
+  if (sharing_ == Sharing::kDealt) {
+    options.door_closed = [this, tell = std::move(options.door_closed)] {
+      for (const auto& worker : workers_) worker->order(Worker::kDoorIsClosed);
+      if (tell) tell();
+    };
   }
-  meeting_->group = std::move(group);
-  meeting_->open_doors = threads();
-  options.door_closed = [meeting = meeting_.get(), tell = std::move(options.door_closed)] {
-    if (--meeting->open_doors == 0) close_first_of_group(std::exchange(meeting->group, {}));
-    if (tell) tell();
-  };
+  meeting_->leaving.emplace(sharing_ == Sharing::kDealt ? 1 : workers_.size(), are_group);
+  for (const auto& worker : workers_) {
+    worker->drain_options = options;
+    worker->drained = [&worker = *worker, &meeting = *meeting_](std::size_t count) {
+      worker.cut = count;
+      meeting.drained.one_less();
+    };
+  }
 }
 
 void ReactorPool::stop_and_join() noexcept {
@@ -293,6 +322,7 @@ void ReactorPool::join() noexcept {
 int ReactorPool::threads() const noexcept { return static_cast<int>(workers_.size()); }
 
 Reactor& ReactorPool::reactor(int thread) const noexcept {
+  assert(thread >= 0 && thread < threads() && "a pool has no such thread");
   return workers_[static_cast<std::size_t>(thread)]->reactor;
 }
 
@@ -305,13 +335,16 @@ std::vector<int> ReactorPool::listeners() const {
   return sockets;
 }
 
-bool ReactorPool::is_none_of_the_threads() const noexcept {
-  return std::ranges::none_of(
+void ReactorPool::refuse_own_threads(const char* tried) const {
+  const bool is_own = std::ranges::any_of(
       workers_, [](const auto& worker) { return worker->thread.get_id() == std::this_thread::get_id(); });
+  if (is_own)
+    throw setup_error(std::make_error_code(std::errc::resource_deadlock_would_occur), tried,
+                      "a pool in one of its own threads");
 }
 
 std::vector<ReactorPool::ThreadState> ReactorPool::state() const {
-  assert(is_none_of_the_threads() && "a pool's thread would wait for itself");
+  refuse_own_threads("to take the state of");
   std::vector<ThreadState> states(workers_.size());
   Countdown taken;
   for (std::size_t i = 0; i < workers_.size(); ++i) {

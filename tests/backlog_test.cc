@@ -5,6 +5,7 @@
 #include <climits>
 #include <cstdint>
 #include <optional>
+#include <system_error>
 
 namespace anteroom {
 namespace {
@@ -29,10 +30,24 @@ TEST(Backlog, ThatTunesItselfBeginsWithinItsBounds) {
   EXPECT_EQ(Backlog::self_tuning().initial(), 128);
   EXPECT_EQ(initial_of(16, 0), 16);
   EXPECT_EQ(initial_of(16, 10), 10);
-  EXPECT_EQ(initial_of(0, 0), 1);
-  EXPECT_EQ(initial_of(-5, 0), 1);
-  EXPECT_EQ(initial_of(16, -5), 16);
-  EXPECT_EQ(Backlog::self_tuning({.initial = 16, .max = -5}).max(), 0);
+  EXPECT_EQ(initial_of(1, 0), 1);
+}
+
+TEST(Backlog, ThatCannotBeIsRefused) {
+  const auto refused = [](int initial, int max) {
+    try {
+      (void)Backlog::self_tuning({.initial = initial, .max = max});
+      return false;
+    } catch (const std::system_error& error) {
+      EXPECT_EQ(error.code(), std::errc::invalid_argument);
+      return true;
+    }
+  };
+  EXPECT_TRUE(refused(0, 0));
+  EXPECT_TRUE(refused(-5, 0));
+  EXPECT_TRUE(refused(16, -5));
+  EXPECT_TRUE(refused(INT_MIN, INT_MIN));
+  EXPECT_FALSE(refused(1, 1));
 }
 
 TEST(BacklogTuner, OfAFixedBacklogNeverLooks) {

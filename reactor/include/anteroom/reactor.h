@@ -155,6 +155,9 @@ class Reactor {
   /// Frees at the end of the turn what a handler may be running in.
   void retire(std::unique_ptr<Reapable> object) noexcept;
 
+  /// Retires a channel without closing its descriptor, which is the caller's from now on; epoll forgets it.
+  Fd release(Channel& channel) noexcept;
+
   /// Calls `channel` back (as again() does) once some descriptor of this reactor has been closed.
   void again_when_a_descriptor_closes(Channel& channel);
 

@@ -71,20 +71,25 @@ struct AcceptorOptions {
 
 struct DrainOptions {
   /// By then, whoever is still open is closed: Connection::close() from then on has its `linger`. This and
-  /// `handshakes` are a year at most.
+  /// `handshakes` are a year at most, and not negative.
   std::chrono::milliseconds deadline{10'000};
   /// TCP: before the listener is closed, no further SYN is taken in for so long, while handshakes that are
   /// under way come to their end and are let in; to be longer than the longest round trip to your guests.
   std::chrono::milliseconds handshakes{200};
-  /// SO_REUSEPORT: so many listeners of the group leave together, and began to listen before the others. New
-  /// guests are sent to as many of the others meanwhile.
+  /// SO_REUSEPORT: so many listeners of the group (at least 1) leave together, and began to listen before the
+  /// others. New guests are sent to as many of the others meanwhile, until the first of several is closed; a
+  /// ReactorPool closes its own together.
   std::uint32_t leaving = 1;
   /// Called from the turn when the door is closed; open connections may still be there.
   std::function<void()> door_closed = nullptr;
-  /// Nobody is taken in any more: a successor has the same listening socket, and takes in who waits. But with
-  /// AcceptorOptions::exclusive those who wait are taken in once more, for the kernel may have told nobody
-  /// else of them.
-  bool handed_over = false;
+  /// Whether another process has the same listening socket, and goes on with it; then nothing is done to it.
+  /// true: a successor accepts, so nobody is taken in any more. But with AcceptorOptions::exclusive those who
+  /// wait are taken in once more, for the kernel may have told nobody else of them. To be said by a
+  /// predecessor, whose listener does not know that it was handed over.
+  /// false: we are the last who have it, even if we got it from another process.
+  /// Not said: if Listener::is_shared(), those who wait are taken in once more, and those who come later wait
+  /// for the others; without descriptors, all do. Else as false.
+  std::optional<bool> handed_over = std::nullopt;
 };
 
 /// The doorman: an edge-triggered accept loop.
@@ -97,7 +102,8 @@ struct DrainOptions {
 /// send what they hold; none of its handlers is called any more.
 class Acceptor {
  public:
-  /// Throws std::system_error, and what Admission throws.
+  /// Throws std::system_error, and what Admission throws; invalid_argument for a listener without a socket,
+  /// and a negative queue delay.
   Acceptor(Reactor& reactor, const Endpoint& endpoint, ConnectionHandlers handlers,
            AcceptorOptions options = {});
   Acceptor(Reactor& reactor, Listener listener, ConnectionHandlers handlers, AcceptorOptions options = {});
@@ -126,13 +132,19 @@ class Acceptor {
   /// when the last has ended; at the deadline those who are left are closed, and counted as `cut`, and who
   /// waits in the queue even then (for want of descriptors) is reset. Beside other listeners of a
   /// SO_REUSEPORT group, new guests are sent to them first; a Unix socket's path is removed first. Once only.
-  /// Throws std::bad_alloc; then it has not begun.
+  /// Throws std::system_error (invalid_argument) for times below 0, and std::bad_alloc; then it has not begun.
+  ///
+  /// The listening socket may have other holders that nobody knows of (dup(2), a child): whatever the drain
+  /// attaches to it, or to its group, is taken off before it is closed, however the drain ends. Meanwhile
+  /// they get no new connections. If there are none, a client whose SYN comes in the microsecond between the
+  /// two is reset; not in a SO_REUSEPORT group.
   void drain(const DrainOptions& options, std::function<void(std::size_t cut)> drained);
 
   /// A guest that `deal` was given has gone.
   void left(Admission::Ticket ticket) noexcept;
 
  private:
+  friend class ReactorPool;
   class Bell;
   class Door;
   class Guests;

@@ -20,8 +20,11 @@ struct NamedListener {
   Listener listener;
 };
 
-/// Takes over a descriptor that came from another process, if it is a stream socket that listens. Throws
-/// std::system_error (invalid_argument), with `name` in it, for anything else; the descriptor is closed then.
+/// Takes over a descriptor that came from another process, if it is a stream socket that listens. It is shared
+/// with that process from now on (Listener::is_shared()). What a predecessor that ended in its drain has left
+/// on it is taken off: the filter of refuse_syns(), and the program that steers its SO_REUSEPORT group; so a
+/// program of yours is attached after this. Throws std::system_error (invalid_argument), with `name` in it,
+/// for anything else; the descriptor is closed then.
 ANTEROOM_EXPORT Listener adopt_listener(Fd socket, std::string_view name);
 
 /// A descriptor, and the name under which the service manager passed it.
@@ -54,7 +57,8 @@ ANTEROOM_EXPORT std::vector<NamedListener> activated_listeners(const ActivationO
 ANTEROOM_EXPORT bool has_service_manager() noexcept;
 
 /// Tells the service manager, "NAME=value", one a line: see sd_notify(3). No error if it was told, or if
-/// there is none. Waits while its queue is full, for five seconds at most: then timed_out.
+/// there is none. Waits while its queue is full, for five seconds at most: then timed_out. Nothing to tell is
+/// an invalid_argument, as is a process below 1.
 ANTEROOM_EXPORT std::error_code notify_service_manager(std::string_view state) noexcept;
 
 ANTEROOM_EXPORT std::error_code notify_ready() noexcept;  ///< READY=1: we serve; also at the end of reloading

@@ -14,14 +14,16 @@ class Backlog {
     int max = 0;        ///< never beyond it; 0 means net.core.somaxconn alone bounds it
   };
 
-  /// listen(fd, n). The kernel clips it to net.core.somaxconn, and lets in one guest more than that.
+  /// listen(fd, n). The kernel clips it to net.core.somaxconn, and lets in one guest more than that. A
+  /// negative number is the system's maximum, as for listen(2).
   static Backlog fixed(int n) noexcept;
   /// As many as net.core.somaxconn allows: the default. A room costs nothing as long as it is empty.
   static Backlog system_maximum() noexcept;
   /// Begins small and grows before it overflows: when the acceptor finds it half full, it becomes four times
-  /// as large as the crowd, which are those waiting, and what sk_drops has grown by.
-  static Backlog self_tuning(SelfTuning settings) noexcept;
-  static Backlog self_tuning() noexcept { return self_tuning(SelfTuning{}); }
+  /// as large as the crowd, which are those waiting, and what sk_drops has grown by. Throws std::system_error
+  /// (invalid_argument) for an `initial` below 1 and a `max` below 0.
+  static Backlog self_tuning(SelfTuning settings);
+  static Backlog self_tuning() { return self_tuning(SelfTuning{}); }
 
   bool is_self_tuning() const noexcept { return self_tuning_; }
   /// The number for the first listen(2); negative for what somaxconn allows.

@@ -44,7 +44,7 @@ class BlockingServer {
     std::chrono::milliseconds longest_wait{0};  ///< as AcceptorStats::longest_wait
   };
 
-  /// Makes `listener` blocking. Throws std::system_error.
+  /// Makes `listener` blocking. Throws std::system_error; invalid_argument for a pool of less than 1 thread.
   BlockingServer(Listener listener, BlockingServerOptions options);
 
   /// Serves until stop(), and until every thread that it made has ended.

@@ -6,6 +6,7 @@
 
 #include <chrono>
 #include <cstddef>
+#include <cstdint>
 #include <functional>
 #include <optional>
 #include <string>
@@ -27,8 +28,9 @@ namespace ANTEROOM_EXPORT anteroom {
 class Handover {
  public:
   /// Calls the predecessor at `path` ("@name" for the abstract namespace), and blocks until it has given us
-  /// all of its listeners. Nothing if nobody listens there: then there is nobody to succeed. Throws
-  /// std::system_error: timed_out after `timeout`; permission_denied if another user's process answers;
+  /// all of its listeners, which are taken over as by adopt_listener(). Nothing if nobody listens there: then
+  /// there is nobody to succeed. Throws std::system_error: timed_out after `timeout`, invalid_argument for one
+  /// below 0; permission_denied if another user's process answers;
   /// operation_canceled if it refuses; too_many_files_open if we may not have so many descriptors; and
   /// whatever else went wrong. The predecessor goes on then.
   static std::optional<Handover> take(const std::string& path,
@@ -65,21 +67,35 @@ struct OfferedListener {
   int fd = -1;         ///< only borrowed: Acceptor::fd(), ReactorPool::listeners()
 };
 
+/// Why a caller did not become our successor.
+struct HandoverFailure {
+  /// permission_denied: another user; timed_out: not ready at the deadline; connection_aborted: it ended
+  /// before; bad_message: it said what no successor says; else what failed.
+  std::error_code why;
+  /// How many failures since the last call were not reported by themselves. If they differ, `why` is the
+  /// latest that is not permission_denied.
+  std::uint64_t suppressed = 0;
+
+  /// For handlers that take the error alone.
+  operator std::error_code() const noexcept { return why; }  // NOLINT(google-explicit-constructor)
+};
+
 /// What an offer tells. Only from the turn.
 struct HandoverHandlers {
-  /// A successor has called: what it shall be given, 4,096 at most.
+  /// A successor has called: what it shall be given, 4,096 at most. Needed.
   std::function<std::vector<OfferedListener>()> listeners = nullptr;
   /// The successor accepts, and the offer is over: stop accepting and drain (DrainOptions::handed_over). Told
-  /// once.
+  /// once. Needed.
   std::function<void()> handed_over = nullptr;
-  /// Somebody called and did not become our successor; all goes on as before. permission_denied: another
-  /// user; timed_out: not ready at the deadline; connection_aborted: it ended before; bad_message: it said
-  /// what no successor says; else what failed. Need not be there.
-  std::function<void(std::error_code why)> failed = nullptr;
+  /// Somebody called and did not become our successor; all goes on as before. Called at once for the first,
+  /// then at most once a second, with the number of the others: anybody can call an abstract name, as often
+  /// as they like. Not for those of the last second of an offer. Need not be there; may take a
+  /// std::error_code instead.
+  std::function<void(HandoverFailure failure)> failed = nullptr;
 };
 
 struct HandoverOptions {
-  /// How long a successor may take from its call until it is ready.
+  /// How long a successor may take from its call until it is ready. Not negative.
   std::chrono::milliseconds deadline{30'000};
 };
 
@@ -91,11 +107,12 @@ struct HandoverOptions {
 class HandoverOffer {
  public:
   /// Listens at `path`, with mode 0600. Throws std::system_error; address_in_use if somebody offers there
-  /// already.
+  /// already, or is faster to begin (UnixPathLock); invalid_argument without a handler that is needed.
   HandoverOffer(Reactor& reactor, const std::string& path, HandoverHandlers handlers,
                 const HandoverOptions& options = {});
   /// Goes on at the path of our predecessor, with the very socket that it had there: whoever calls meanwhile
-  /// waits, and finds us. To be made once, after `predecessor` is ready(). Throws std::system_error.
+  /// waits, and finds us. To be made once, after `predecessor` is ready(). Throws std::system_error
+  /// (invalid_argument) the second time.
   HandoverOffer(Reactor& reactor, Handover& predecessor, HandoverHandlers handlers,
                 const HandoverOptions& options = {});
   HandoverOffer(HandoverOffer&&) = delete;
@@ -109,7 +126,7 @@ class HandoverOffer {
  private:
   class Door;
   class Successor;
-  HandoverOffer(Reactor& reactor, Fd door, HandoverHandlers handlers, const HandoverOptions& options);
+  HandoverOffer(Reactor& reactor, Fd&& door, HandoverHandlers&& handlers, const HandoverOptions& options);
 
   Reactor& reactor_;
   ChannelId door_;  // ends itself when all is handed over

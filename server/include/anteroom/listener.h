@@ -48,7 +48,8 @@ class Listener {
   explicit Listener(const Endpoint& endpoint, const ListenerOptions& options = {});
 
   /// Takes over a socket that listens already, and makes it non-blocking. Throws std::system_error. Whether
-  /// it does listen is not looked at: see adopt_listener().
+  /// it does listen is not looked at, and nobody else is taken to hold it: for a socket that came from
+  /// another process see adopt_listener().
   explicit Listener(Fd socket);
 
   Listener(Listener&& other) noexcept;
@@ -58,6 +59,11 @@ class Listener {
   int fd() const noexcept { return socket_.get(); }
   /// Gives the socket away. A Unix socket's path is still removed with the Listener.
   Fd release() noexcept { return static_cast<Fd&&>(socket_); }
+  /// Whether another process holds this socket, too: it came by adopt_listener(), activated_listeners() or
+  /// Handover, or set_shared() said so. A drain leaves such a socket as it is to the others.
+  bool is_shared() const noexcept { return shared_; }
+  /// For a socket that was passed on, or came, by other ways (fork(2), SCM_RIGHTS).
+  void set_shared(bool shared) noexcept { shared_ = shared; }
   /// A Unix socket's path stays: it is a successor's now.
   void keep_path() noexcept { unix_path_ = Endpoint(); }
   /// A Unix socket's path is removed by the process that made the Listener. In a child that goes on in its
@@ -81,6 +87,7 @@ class Listener {
   Endpoint unix_path_;  // to be removed at the end, if it is still this file:
   ino_t inode_ = 0;     // 0: not known
   pid_t process_ = ::getpid();
+  bool shared_ = false;
 };
 
 }  // namespace anteroom

@@ -27,7 +27,8 @@ class QueueDelay {
  public:
   using Clock = std::chrono::steady_clock;
 
-  explicit QueueDelay(const QueueDelayOptions& options) noexcept : options_(options) {}
+  /// Throws std::system_error (invalid_argument) for times below 0.
+  explicit QueueDelay(const QueueDelayOptions& options);
   bool is_set() const noexcept { return options_.target > options_.target.zero(); }
 
   /// Told of each guest how long it waited (steps of 4 ms at HZ 250). True: shed this one.

@@ -25,7 +25,7 @@ enum class Sharing : std::uint8_t {
 };
 
 struct ReactorPoolOptions {
-  int threads = 0;  ///< 0 or less: as many as processors are allowed to this process (sched_getaffinity(2))
+  int threads = 0;  ///< 0: as many as processors are allowed to this process (sched_getaffinity(2))
   Sharing sharing = Sharing::kReusePort;
   /// `reuse_port` and `backlog` follow from the sharing and the acceptor's backlog. Listeners that are taken
   /// over stay as they came, and none of this counts.
@@ -48,7 +48,7 @@ class ReactorPool {
 
   /// Listens at once; nobody is accepted before start(). With kReusePort the listeners are bound in the
   /// order of the threads, so they are the first of their group, unless others were there before. Throws
-  /// std::system_error.
+  /// std::system_error; invalid_argument without `make_handlers`, and for less than 0 threads.
   ReactorPool(const Endpoint& endpoint, const MakeHandlers& make_handlers, ReactorPoolOptions options = {});
   /// Takes over listeners: handed over by a predecessor, or inherited. With kReusePort one a thread (their
   /// number is the pool's), else exactly one. Throws std::system_error (invalid_argument) for another number.
@@ -64,13 +64,18 @@ class ReactorPool {
   /// start(). Throws std::system_error, operation_not_permitted of a pool that was running when it was forked.
   void continue_after_fork();
 
-  /// Throws std::system_error if a thread cannot be made, or pinned; then nobody has been accepted, and it
-  /// may be tried again; operation_not_permitted in a forked child without continue_after_fork(). Once only, and
-  /// not after drain().
+  /// Throws std::system_error if a thread cannot be made, or pinned, and std::bad_alloc; then nobody has been
+  /// accepted, and it may be tried again. Once only, not after drain(), and not in a forked child without
+  /// continue_after_fork(): std::system_error (operation_not_permitted).
   void start();
   /// Acceptor::drain() in every thread, then their end. Blocks until then. How many connections were cut.
   /// `leaving` follows from the sharing. Of a pool that does not run there is nothing to drain: 0, and
   /// whoever waits in the queue is reset by the destructor.
+  ///
+  /// Throws std::system_error (invalid_argument) as Acceptor::drain(), and std::bad_alloc; then it has not
+  /// begun, and the pool serves on. Once begun it needs neither memory nor descriptors of its own. In a
+  /// handler of the pool it throws std::system_error (resource_deadlock_would_occur), which ends the program
+  /// if the handler lets it out: post to the thread that made the pool.
   std::size_t drain(DrainOptions options = {});
 
   int threads() const noexcept;
@@ -88,8 +93,9 @@ class ReactorPool {
     std::optional<ListenQueue> queue;  ///< of a shared listener only in the first thread, with all its peak
     std::size_t open_connections = 0;  ///< that came in by the door
   };
-  /// Of each thread, taken in that thread between two turns; blocks for them, so never from a handler of the
-  /// pool. Before start() and after drain(), too.
+  /// Of each thread, taken in that thread between two turns; blocks for them. In a handler of the pool it
+  /// throws std::system_error (resource_deadlock_would_occur). Before start() and after drain(), too. Throws
+  /// std::bad_alloc.
   std::vector<ThreadState> state() const;
 
  private:
@@ -100,8 +106,8 @@ class ReactorPool {
                   AcceptorOptions options);
   void make_shares(Listener listener, std::vector<ConnectionHandlers> handlers, AcceptorOptions options);
   void pin();
-  bool is_none_of_the_threads() const noexcept;
-  void leave_group_together(DrainOptions& options);
+  void refuse_own_threads(const char* tried) const;
+  void prepare_drain(DrainOptions options);
   bool is_of_this_process() const noexcept;
   void leave_to_parent() noexcept;
   void stop_and_join() noexcept;
