@@ -294,7 +294,9 @@ void HandoverOffer::Door::offer_to(Fd caller) noexcept {
   std::vector<OfferedListener> listeners = handlers_.listeners();
   auto* const successor = reactor().find<Successor>(successor_);
   if (successor == nullptr) return;  // that handler has ended the offer
-  if (const std::error_code error = give(*successor, std::move(listeners))) successor->fail(error);
+  const std::error_code error = give(*successor, std::move(listeners));
+  const bool has_ended = error == std::errc::broken_pipe || error == std::errc::connection_reset;
+  if (error) successor->fail(has_ended ? std::make_error_code(std::errc::connection_aborted) : error);
 }
 
 std::error_code HandoverOffer::Door::take_in(Fd caller) noexcept try {

@@ -13,7 +13,9 @@
 
 #include <algorithm>
 #include <array>
+#include <atomic>
 #include <chrono>
+#include <cstdint>
 #include <cstring>
 #include <fstream>
 #include <functional>
@@ -415,6 +417,181 @@ TEST_F(AnOffer, MayBeDestroyedInItsOwnHandlers) {
   caller.say("ready");
   ASSERT_TRUE(turn_until(reactor, [&] { return !offer; }));
   EXPECT_EQ(handed_over, 1);
+}
+
+// ---- Many who call and are no successors
+
+/// What is told of failures, with the number of those that are not told by themselves.
+class AFloodedOffer : public AnOffer {
+ protected:
+  void open() {
+    HandoverHandlers all = handlers();
+    all.failed = depth.guard([this](const HandoverFailure& failure) {
+      reports.push_back(failure);
+      times.push_back(Reactor::Clock::now());
+    });
+    offer.emplace(reactor, name, std::move(all));
+  }
+  std::uint64_t reported() const {
+    std::uint64_t sum = 0;
+    for (const HandoverFailure& report : reports) sum += 1 + report.suppressed;
+    return sum;
+  }
+  bool all_are_reported(std::uint64_t count) {
+    return turn_until(reactor, [&] { return reported() == count; });
+  }
+  void expect_once_a_second() const {
+    for (std::size_t i = 1; i < times.size(); ++i) EXPECT_GE(times[i] - times[i - 1], 1s);
+  }
+  /// Each is through before the next one calls.
+  void flood(int count, const std::function<void(Stranger&)>& speak) {
+    for (int i = 0; i < count; ++i) {
+      Stranger caller;
+      ASSERT_EQ(caller.call(name), 0);
+      speak(caller);
+      turn_times(reactor, 2);
+      caller.hang_up();
+      turn_times(reactor, 2);
+    }
+  }
+
+  const std::string name = "@anteroom-flooded-" + std::to_string(::getpid());
+  std::vector<HandoverFailure> reports;
+  std::vector<Reactor::Clock::time_point> times;
+};
+
+TEST_F(AFloodedOffer, TellsOfThoseWhoCallAndHangUpOnceASecondWithTheirNumber) {
+  open();
+  flood(300, [](Stranger& caller) { caller.hang_up(); });
+  ASSERT_TRUE(all_are_reported(300));
+  expect_once_a_second();
+  EXPECT_EQ(reports.front().suppressed, 0U) << "the first is told at once";
+  EXPECT_LE(reports.size(), 3U);
+  for (const HandoverFailure& report : reports) EXPECT_EQ(report.why, std::errc::connection_aborted);
+}
+
+TEST_F(AFloodedOffer, TellsOfThoseWhoTalkNonsenseOnceASecondWithTheirNumber) {
+  open();
+  flood(300, [](Stranger& caller) { caller.say("GET / HTTP/1.1"); });
+  ASSERT_TRUE(all_are_reported(300));
+  expect_once_a_second();
+  EXPECT_LE(reports.size(), 3U);
+  for (const HandoverFailure& report : reports) EXPECT_EQ(report.why, std::errc::bad_message);
+}
+
+TEST_F(AFloodedOffer, TellsOfTheNextOneAtOnceWhenItHasBeenQuiet) {
+  open();
+  flood(1, [](Stranger&) {});
+  ASSERT_TRUE(all_are_reported(1));
+  const auto quiet = Reactor::Clock::now() + 1s + 20ms;  // the time itself is what is meant
+  ASSERT_TRUE(turn_until(reactor, [&] { return Reactor::Clock::now() > quiet; }));
+  flood(1, [](Stranger&) {});
+  reactor.turn(0ms);
+  reactor.turn(0ms);
+  EXPECT_EQ(reports.size(), 2U);
+}
+
+/// No thread may be there: it forks. Another user called 3,700 times in half a second, each of which was a
+/// line in the log.
+TEST_F(AFloodedOffer, TellsOfAnotherUserOnceASecondAndRatherOfASuccessor) {
+  constexpr std::uint64_t kCalls = 500;
+  open();
+  const pid_t child = ::fork();
+  if (child == 0) {
+    if (::setresuid(65534, 65534, 65534) != 0) ::_exit(2);
+    for (std::uint64_t i = 0; i < kCalls; ++i) {
+      const Stranger caller;
+      if (caller.call(name) != 0) ::_exit(3);
+    }
+    ::_exit(0);
+  }
+  int status = 0;
+  ASSERT_TRUE(turn_until(reactor, [&] { return ::waitpid(child, &status, WNOHANG) == child; }));
+  if (WEXITSTATUS(status) == 2) GTEST_SKIP() << "nobody here may become another user";
+  ASSERT_EQ(status, 0);
+  flood(1, [](Stranger&) {});  // one of ours
+  ASSERT_TRUE(all_are_reported(kCalls + 1));
+  expect_once_a_second();
+  EXPECT_EQ(reports.front().why, std::errc::permission_denied);
+  EXPECT_EQ(reports.back().why, std::errc::connection_aborted) << "it is not hidden behind the others";
+}
+
+TEST_F(AFloodedOffer, GivesItsListenersToASuccessorThatCallsInBetween) {
+  const Listener web(kLoopback);
+  offered = {{"web", web.fd()}};
+  open();
+  std::atomic<bool> is_enough{false};
+  std::vector<std::jthread> callers;
+  for (const bool speaks : {false, false, true}) {
+    callers.emplace_back([&, speaks] {
+      while (!is_enough) {
+        const Stranger caller;
+        if (caller.call(name) == 0 && speaks) (void)::send(caller.fd(), "nonsense", 8, MSG_NOSIGNAL);
+      }
+    });
+  }
+  ASSERT_TRUE(turn_until(reactor, [&] { return !reports.empty(); }));
+  // Each of them may be the one whose turn it is, so those who wait for ever are ended, too.
+  std::optional<Handover> handover = while_turning([this] { return Handover::take(name, kPatience); });
+  ASSERT_TRUE(handover);
+  EXPECT_FALSE(ready(*handover));
+  EXPECT_EQ(handed_over, 1);
+  is_enough = true;
+  offer.reset();
+}
+
+TEST_F(AFloodedOffer, MayBeDestroyedWhenItTellsOfMany) {
+  HandoverHandlers all = handlers();
+  int calls = 0;
+  all.failed = [&](const HandoverFailure& failure) {
+    ++calls;
+    if (failure.suppressed > 0) offer.reset();
+  };
+  offer.emplace(reactor, name, std::move(all));
+  flood(10, [](Stranger&) {});
+  ASSERT_TRUE(turn_until(reactor, [&] { return !offer; }));
+  EXPECT_EQ(calls, 2);
+}
+
+// ---- What cannot be
+
+TEST_F(AnOffer, WithoutWhatItNeedsSaysSo) {
+  const auto error_of = [this](HandoverHandlers some, const HandoverOptions& options = {}) -> std::error_code {
+    try {
+      const HandoverOffer made(reactor, folder.path(), std::move(some), options);
+      return {};
+    } catch (const std::system_error& error) {
+      return error.code();
+    }
+  };
+  HandoverHandlers some = handlers();
+  some.listeners = nullptr;
+  EXPECT_EQ(error_of(some), std::errc::invalid_argument);
+  some = handlers();
+  some.handed_over = nullptr;
+  EXPECT_EQ(error_of(some), std::errc::invalid_argument);
+  EXPECT_EQ(error_of(handlers(), {.deadline = -1ms}), std::errc::invalid_argument);
+  struct stat file {};
+  EXPECT_NE(::lstat(folder.path().c_str(), &file), 0) << "and leaves no path";
+  some = handlers();
+  some.failed = nullptr;
+  EXPECT_FALSE(error_of(some)) << "that one may be left out";
+}
+
+TEST_F(ASuccessor, SaysThatItCannotWaitForLessThanNothing) {
+  EXPECT_EQ(why_not(-1ms), std::errc::invalid_argument);
+}
+
+TEST_F(AnOffer, AtThePathOfAPredecessorIsMadeOnce) {
+  open();
+  std::optional<Handover> handover = take();
+  ASSERT_TRUE(handover);
+  EXPECT_FALSE(ready(*handover));
+  HandoverHandlers some = handlers();
+  some.listeners = nullptr;
+  EXPECT_THROW(HandoverOffer(reactor, *handover, some), std::system_error);
+  const HandoverOffer next(reactor, *handover, handlers());  // the path was not lost by that
+  EXPECT_THROW(HandoverOffer(reactor, *handover, handlers()), std::system_error);
 }
 
 // ---- The path

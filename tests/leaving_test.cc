@@ -15,6 +15,7 @@
 #include <cstdint>
 #include <memory>
 #include <new>
+#include <sstream>
 #include <string>
 #include <thread>
 #include <utility>
@@ -261,6 +262,69 @@ TEST_F(PoolServer, SaysWhereItCannotOfferItsListeners) {
   Program& server = serve({"0", "--threads", "1", "--handover", "/no/such/folder/path"});
   EXPECT_EQ(server.wait(test::kPatience), 1);
   EXPECT_EQ(server.errors, "pool_server: bind unix:/no/such/folder/path: No such file or directory\n");
+}
+
+// 3,700 lines in half a second, before.
+TEST_F(PoolServer, WritesALineASecondOfThoseWhoCallAndAreNoSuccessors) {
+  constexpr int kCallers = 500;
+  const auto begin = std::chrono::steady_clock::now();
+  Program& server = serve({"0", "--threads", "1", "--handover", path});
+  ASSERT_NE(server.read_port(), 0) << server.errors;
+  const Endpoint endpoint = Endpoint::unix_path(path);
+  for (int i = 0; i < kCallers; ++i) {
+    const Fd caller(::socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0));
+    ASSERT_EQ(::connect(caller.get(), endpoint.data(), endpoint.size()), 0);
+  }
+  std::size_t lines = 0;
+  std::uint64_t reported = 0;
+  const auto limit = std::chrono::steady_clock::now() + test::kPatience;
+  while (reported < kCallers && std::chrono::steady_clock::now() < limit) {
+    EXPECT_EQ(server.wait(10ms), -1);
+    lines = 0;
+    reported = 0;
+    std::istringstream text(server.errors);
+    for (std::string line; std::getline(text, line); ++lines) {
+      EXPECT_TRUE(line.starts_with("pool_server: no successor: ")) << line;
+      const std::size_t more = line.find(", and ");
+      reported += 1 + (more == std::string::npos ? 0 : std::stoull(line.substr(more + 6)));
+    }
+  }
+  const auto seconds =
+      std::chrono::duration_cast<std::chrono::seconds>(std::chrono::steady_clock::now() - begin).count();
+  EXPECT_EQ(reported, static_cast<std::uint64_t>(kCallers)) << "each of them is counted";
+  EXPECT_LE(lines, static_cast<std::size_t>(seconds) + 2);
+  server.signal(SIGTERM);
+  EXPECT_EQ(server.wait(test::kPatience), 0);
+}
+
+TEST_F(PoolServer, OfTwoThatStartAtTheSameMomentOneServes) {
+  for (int round = 0; round < 5; ++round) {
+    const std::string port = std::to_string(test::closed_endpoint().port());
+    const Words options{port, "--threads", "1", "--handover", path};
+    Program& first = serve(options);
+    Program& second = serve(options);
+    // The other one has lost, and says so; or it came so late that it succeeds the first.
+    const auto limit = std::chrono::steady_clock::now() + test::kPatience;
+    int ended = -1;
+    Program* serves = nullptr;
+    while (serves == nullptr && std::chrono::steady_clock::now() < limit) {
+      if ((ended = first.wait(5ms)) >= 0) {
+        serves = &second;
+      } else if ((ended = second.wait(5ms)) >= 0) {
+        serves = &first;
+      }
+    }
+    ASSERT_NE(serves, nullptr);
+    EXPECT_TRUE(ended == 0 || ended == 1);
+    const std::string& errors = serves == &first ? second.errors : first.errors;
+    if (ended == 1) {
+      EXPECT_EQ(errors, "pool_server: bind unix:" + path + ": Address already in use\n");
+    }
+    EXPECT_EQ(serves->read_port(), std::stoi(port)) << serves->errors;
+    EXPECT_EQ(Peer(loopback(static_cast<std::uint16_t>(std::stoi(port)))).receive_all(), "Hello World!");
+    serves->signal(SIGTERM);
+    expect_ended_in_order(*serves);
+  }
 }
 
 TEST_F(PoolServer, SaysHowItIsUsed) {

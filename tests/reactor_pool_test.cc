@@ -25,6 +25,7 @@
 #include <semaphore>
 #include <set>
 #include <string>
+#include <system_error>
 #include <thread>
 #include <tuple>
 #include <utility>
@@ -692,6 +693,73 @@ TEST_P(ReactorPoolSharing, HandsItsListenersOverWithWhoWaits) {
   successor.start();
   expect_greetings(peers);
   EXPECT_EQ(accepted_in(successor.state()), 50U);
+}
+
+// ---- What cannot be
+
+/// The error of what `call` throws in a thread of the pool; none if it throws nothing.
+std::error_code error_in_thread_of(ReactorPool& pool, const std::function<void()>& call) {
+  std::error_code why;
+  std::binary_semaphore is_done(0);
+  pool.reactor(0).post([&] {
+    try {
+      call();
+    } catch (const std::system_error& error) {
+      why = error.code();
+    }
+    is_done.release();
+  });
+  is_done.acquire();
+  return why;
+}
+
+// In release builds each waited for itself, for ever and in silence.
+TEST_P(ReactorPoolSharing, TellsItsOwnThreadsThatTheyCannotWaitForThemselves) {
+  ReactorPool pool(kLoopback, hello(), of(GetParam()));
+  pool.start();
+  EXPECT_EQ(error_in_thread_of(pool, [&] { (void)pool.state(); }),
+            std::errc::resource_deadlock_would_occur);
+  EXPECT_EQ(error_in_thread_of(pool, [&] { (void)pool.drain(); }),
+            std::errc::resource_deadlock_would_occur);
+  std::vector<Peer> peers = connect_peers(pool.endpoint(), 5);
+  expect_greetings(peers);  // nothing has begun
+  EXPECT_EQ(accepted_in(pool.state()), 5U);
+  EXPECT_EQ(pool.drain({.handshakes = 5ms}), 0U);
+}
+
+TEST_P(ReactorPoolSharing, IsStartedOnce) {
+  ReactorPool pool(kLoopback, hello(), of(GetParam()));
+  pool.start();
+  EXPECT_THROW(pool.start(), std::system_error);
+  std::vector<Peer> peers = connect_peers(pool.endpoint(), 5);
+  expect_greetings(peers);
+  pool.drain({.handshakes = 0ms});
+  EXPECT_THROW(pool.start(), std::system_error) << "it has no door any more";
+}
+
+TEST_P(ReactorPoolSharing, RefusesWhatCannotBe) {
+  const auto error_of = [](auto&& call) -> std::error_code {
+    try {
+      call();
+      return {};
+    } catch (const std::system_error& error) {
+      return error.code();
+    }
+  };
+  EXPECT_EQ(error_of([] { ReactorPool(kLoopback, nullptr, of(GetParam())); }), std::errc::invalid_argument);
+  EXPECT_EQ(error_of([] { ReactorPool(kLoopback, hello(), of(GetParam(), -1)); }),
+            std::errc::invalid_argument);
+  std::vector<Listener> one;
+  one.emplace_back(kLoopback);
+  (void)one.front().release();
+  EXPECT_EQ(error_of([&] { ReactorPool(std::move(one), hello(), of(GetParam(), 1)); }),
+            std::errc::invalid_argument);
+  ReactorPool pool(kLoopback, hello(), of(GetParam()));
+  pool.start();
+  EXPECT_EQ(error_of([&] { pool.drain({.deadline = -1ms}); }), std::errc::invalid_argument);
+  EXPECT_EQ(error_of([&] { pool.drain({.handshakes = -1ms}); }), std::errc::invalid_argument);
+  std::vector<Peer> peers = connect_peers(pool.endpoint(), 5);
+  expect_greetings(peers);  // it has not begun to drain
 }
 
 TEST(ReactorPool, TakesOverNoOtherNumberOfListenersThanItNeeds) {

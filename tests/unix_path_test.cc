@@ -25,6 +25,7 @@
 #include <future>
 #include <memory>
 #include <optional>
+#include <ostream>
 #include <set>
 #include <string>
 #include <system_error>
@@ -79,7 +80,9 @@ struct Starter {
 
 struct ListenerStarter final : Starter {
   void start(const Endpoint& at) override { listener.emplace(at); }
-  bool is_reached() override { return Fd(::accept4(listener->fd(), nullptr, nullptr, SOCK_CLOEXEC)).get() >= 0; }
+  bool is_reached() override {
+    return Fd(::accept4(listener->fd(), nullptr, nullptr, SOCK_CLOEXEC)).get() >= 0;
+  }
   std::optional<Listener> listener;
 };
 
@@ -120,6 +123,8 @@ template <class Of>
 std::unique_ptr<Starter> make() {
   return std::make_unique<Of>();
 }
+
+void PrintTo(const Kind& kind, std::ostream* out) { *out << kind.name; }
 
 class StartersAtOnePath : public UnixPath, public testing::WithParamInterface<Kind> {};
 INSTANTIATE_TEST_SUITE_P(Of, StartersAtOnePath,
