@@ -12,6 +12,8 @@
 namespace anteroom {
 namespace {
 
+constexpr int kTriesMax = 1000;  // so many others were faster
+
 /// Not Endpoint::path(), which needs memory.
 const char* path_of(const Endpoint& endpoint) noexcept {
   return reinterpret_cast<const sockaddr_un*>(endpoint.data())->sun_path;
@@ -32,11 +34,13 @@ void lock(int fd, const std::string& path) {
 
 }  // namespace
 
-UnixPathLock::UnixPathLock(const Endpoint& endpoint) : endpoint_(endpoint), path_(endpoint.path() + ".anteroom-lock") {
-  for (;;) {
+UnixPathLock::UnixPathLock(const Endpoint& endpoint)
+    : endpoint_(endpoint), path_(endpoint.path() + ".anteroom-lock") {
+  std::error_code error = std::make_error_code(std::errc::device_or_resource_busy);
+  for (int tries = 0; tries < kTriesMax; ++tries) {
     file_.reset(::open(path_.c_str(), O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, S_IRUSR | S_IWUSR));
     if (!file_) {
-      const std::error_code error = last_error();
+      error = last_error();
       if (error == std::errc::interrupted) continue;
       if (is_trouble_of_the_folder(error.value(), path_)) return;
       throw setup_error(error, "open", path_);
@@ -48,9 +52,13 @@ UnixPathLock::UnixPathLock(const Endpoint& endpoint) : endpoint_(endpoint), path
       throw setup_error(std::make_error_code(std::errc::permission_denied), "open", path_);
     lock(file_.get(), path_);
     struct stat now {};
-    if (::lstat(path_.c_str(), &now) == 0 && now.st_ino == ours.st_ino && now.st_dev == ours.st_dev) return;
+    const bool is_there = ::lstat(path_.c_str(), &now) == 0;
+    if (!is_there) error = last_error();
+    if (!is_there && errno != ENOENT) break;
+    if (is_there && now.st_ino == ours.st_ino && now.st_dev == ours.st_dev) return;
     // Whoever had it has removed the file, and another may have made one since: that counts.
   }
+  throw setup_error(error, "lock", path_);
 }
 
 UnixPathLock::~UnixPathLock() {

@@ -265,7 +265,7 @@ void unix_exchange(const Fault* fault, Report& report) {
   const std::string path = unix_path() + "-mail";
   (void)RawSocket::bound_for_datagrams(Endpoint::unix_path(path));
   Exchange(fault, report, Endpoint::unix_path(path)).run();
-  (void)::syscall(SYS_unlink, path.c_str());
+  remove_path_and_lock(path);
 }
 
 void torrent(const Fault* fault, Report& report) { Torrent(fault, report).run(); }

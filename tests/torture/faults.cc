@@ -26,12 +26,12 @@ namespace anteroom::faults {
 namespace {
 
 constexpr std::array<const char*, kCalls> kNames = {
-    "accept4",      "bind",        "close",      "connect",  "epoll_create1", "epoll_ctl",
-    "epoll_pwait2", "epoll_wait",  "eventfd",    "fchmod",   "fcntl",         "getpeername",
-    "getrandom",    "getsockname", "getsockopt", "listen",   "lstat",         "open",
-    "ppoll",        "read",        "recv",       "recvmmsg", "recvmsg",       "send",
-    "sendfile",     "sendmmsg",    "sendmsg",    "sendto",   "setsockopt",    "shutdown",
-    "socket",       "unlink",      "write",      "SO_ERROR", "new",           "new_nothrow",
+    "accept4",    "bind",        "close",      "connect",     "epoll_create1", "epoll_ctl", "epoll_pwait2",
+    "epoll_wait", "eventfd",     "fchmod",     "fcntl",       "flock",         "fstat",     "getpeername",
+    "getrandom",  "getsockname", "getsockopt", "listen",      "lstat",         "open",      "ppoll",
+    "read",       "recv",        "recvmmsg",   "recvmsg",     "send",          "sendfile",  "sendmmsg",
+    "sendmsg",    "sendto",      "setsockopt", "shutdown",    "socket",    "unlink",
+    "write",      "SO_ERROR",    "new",        "new_nothrow",
 };
 
 constexpr std::size_t kDescriptorsMax = 1024;
@@ -252,6 +252,8 @@ int __real_epoll_wait(int, epoll_event*, int, int);
 int __real_eventfd(unsigned, int);
 int __real_fchmod(int, mode_t);
 int __real_fcntl(int, int, ...);
+int __real_flock(int, int);
+int __real_fstat(int, struct stat*);
 int __real_getpeername(int, sockaddr*, socklen_t*);
 ssize_t __real_getrandom(void*, std::size_t, unsigned);
 int __real_getsockname(int, sockaddr*, socklen_t*);
@@ -498,6 +500,16 @@ int __wrap_fcntl(int fd, int command, ...) {
   const bool makes_one = command == F_DUPFD || command == F_DUPFD_CLOEXEC;
   return makes_one ? made(Call::kFcntl, result, command == F_DUPFD_CLOEXEC, !blocks(result))
                    : checked(Call::kFcntl, result);
+}
+
+int __wrap_flock(int fd, int operation) {
+  if (const Fault* fault = strike(Call::kFlock)) return fail(fault->error);
+  return checked(Call::kFlock, __real_flock(fd, operation));
+}
+
+int __wrap_fstat(int fd, struct stat* file) {
+  if (const Fault* fault = strike(Call::kFstat)) return fail(fault->error);
+  return checked(Call::kFstat, __real_fstat(fd, file));
 }
 
 int __wrap_lstat(const char* path, struct stat* file) {

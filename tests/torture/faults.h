@@ -24,6 +24,8 @@ enum class Call : std::uint8_t {
   kEventfd,
   kFchmod,
   kFcntl,
+  kFlock,
+  kFstat,
   kGetpeername,
   kGetrandom,
   kGetsockname,

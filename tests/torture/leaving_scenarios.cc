@@ -2,7 +2,9 @@
 #include <anteroom/acceptor.h>
 #include <anteroom/handover.h>
 #include <anteroom/reactor.h>
+#include <fcntl.h>
 #include <fmt/format.h>
+#include <sys/socket.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -49,6 +51,19 @@ bool is_refused(const Endpoint& at) {
   const RawSocket caller = RawSocket::open(at.family());
   char byte = 0;
   return caller.connect(at) == ECONNREFUSED || caller.recv(&byte, 1) == -ECONNREFUSED;
+}
+
+/// What a drain has attached and not taken off again, seen by somebody else who holds the socket. Null if
+/// there is nothing. A system that takes back nothing is no fault of the drain.
+const char* left_on(int socket, const Fault* fault) {
+  if (fault != nullptr && (fault->call == Call::kSetsockopt || fault->call == Call::kGetsockopt)) return nullptr;
+  socklen_t instructions = 0;
+  (void)::syscall(SYS_getsockopt, socket, SOL_SOCKET, SO_ATTACH_FILTER, nullptr, &instructions);
+  if (instructions > 0) return "a filter stays on the socket";
+  const int ignored = 0;
+  const bool was_steered = ::syscall(SYS_setsockopt, socket, SOL_SOCKET, SO_DETACH_REUSEPORT_BPF, &ignored,
+                                     sizeof(ignored)) == 0;
+  return was_steered ? "the group stays steered" : nullptr;
 }
 
 /// A door with its guests, of which there may be several in one reactor.
@@ -115,7 +130,16 @@ class Leaving {
     if (!wing.drain(options)) fail(report_, "drain() throws bad_alloc again");
   }
 
+  /// From now on somebody else holds its socket, too.
+  void keep(const Wing& wing) {
+    keeper_ = static_cast<int>(::syscall(SYS_fcntl, wing.acceptor->fd(), F_DUPFD_CLOEXEC, 0));
+  }
+
   void check(const Wing& wing) {
+    if (keeper_ >= 0) {
+      if (const char* const trouble = left_on(keeper_, fault_)) fail(report_, trouble);
+      (void)::syscall(SYS_close, std::exchange(keeper_, -1));
+    }
     if (wing.house.trouble() != nullptr) fail(report_, wing.house.trouble());
     if (wing.doors_closed != 1) fail(report_, fmt::format("door_closed is told {} times", wing.doors_closed));
     if (wing.drained != 1) fail(report_, fmt::format("drained is told {} times", wing.drained));
@@ -132,6 +156,7 @@ class Leaving {
   }
 
   void finish() {
+    if (keeper_ >= 0) (void)::syscall(SYS_close, std::exchange(keeper_, -1));
     const Tortured tortured;
     leaves_.acceptor.reset();
     stays_.acceptor.reset();
@@ -144,6 +169,7 @@ class Leaving {
   Guests guests_;
   Wing leaves_;
   Wing stays_;
+  int keeper_ = -1;  // somebody else's
 };
 
 /// Some are inside, and some wait in the queue: all of them are served, or sent away, and then nobody is let
@@ -157,6 +183,7 @@ class LeavesAlone : public Leaving {
       come({kEchoes, kHearsALot, kIdles});
       turn_once(milliseconds(0));
       come({kEchoes});
+      keep(leaves_);
       drain(leaves_, {.deadline = milliseconds(3000), .handshakes = milliseconds(1)});
       settle([&] { return leaves_.has_left(); }, "the drain");
       faults::disarm();
@@ -237,6 +264,7 @@ class LeavesAGroup : public Leaving {
     faults::disarm();
     if (!report_.failure.empty()) return;
     check(leaves_);
+    if (const char* const trouble = left_on(stays_.acceptor->fd(), fault_)) fail(report_, trouble);
     for (int i = 0; i < 2; ++i) guests_.admit(stays_.at, kEchoes);
     settle([] { return true; }, "the other door");
     if (!report_.failure.empty()) return;
@@ -418,7 +446,7 @@ class Succession {
     offer_.reset();
     old_.acceptor.reset();
     old_reactor_.reset();
-    (void)::syscall(SYS_unlink, path_.c_str());
+    remove_path_and_lock(path_);
   }
 
   static constexpr milliseconds kAnswer{20};

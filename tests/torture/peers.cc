@@ -14,6 +14,8 @@
 #include <algorithm>
 #include <cerrno>
 
+#include "faults.h"
+
 namespace anteroom::torture {
 namespace {
 
@@ -37,6 +39,12 @@ const std::string& unix_path() {
   static const std::string path =
       fmt::format("{}anteroom-torture-{}", ::testing::TempDir(), static_cast<int>(::getpid()));
   return path;
+}
+
+void remove_path_and_lock(const std::string& path) {
+  const faults::Spared spared;
+  (void)::syscall(SYS_unlink, path.c_str());
+  (void)::syscall(SYS_unlink, (path + ".anteroom-lock").c_str());
 }
 
 int memory_file(std::string_view bytes) noexcept {

@@ -17,6 +17,8 @@ std::string pattern(char first, std::size_t size);
 
 /// Of this process, in the folder for what is temporary.
 const std::string& unix_path();
+/// Whoever left what, for the next run there is nothing.
+void remove_path_and_lock(const std::string& path);
 
 /// A new descriptor of a file in memory that holds `bytes`.
 int memory_file(std::string_view bytes) noexcept;

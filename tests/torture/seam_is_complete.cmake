@@ -5,7 +5,7 @@ cmake_minimum_required(VERSION 3.25)
 
 # Not syscall(2) itself: it is how libstdc++'s headers wait on atomics.
 set(system_calls accept accept4 access bind chmod chown close close_range connect creat dup dup2 dup3 epoll_create epoll_create1
-  epoll_ctl epoll_pwait epoll_pwait2 epoll_wait eventfd execve fchmod fcntl fcntl64 fork fstat fsync ftruncate getaddrinfo
+  epoll_ctl epoll_pwait epoll_pwait2 epoll_wait eventfd execve fchmod fcntl fcntl64 flock fork fstat fsync ftruncate getaddrinfo
   getpeername getrandom getrlimit getsockname getsockopt ioctl kill listen lseek lstat mkdir mmap open open64 openat pidfd_getfd pidfd_open pipe
   pipe2 poll ppoll pread preadv prlimit pselect pwrite pwritev read readlink readv recv recvfrom recvmmsg recvmsg rename select
   send sendfile sendmmsg sendmsg sendto setns setrlimit setsockopt shutdown signalfd socket socketpair splice stat tee

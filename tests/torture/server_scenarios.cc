@@ -70,7 +70,7 @@ void unix_server(const Fault* fault, Report& report) {
   const bool was_taken = faults::count(Call::kListen) > 0;
   const bool may_stay = !was_taken || (fault != nullptr && fault->call == Call::kUnlink);
   if (!is_gone && !may_stay) fail(report, "the path of the Unix socket is left behind");
-  (void)::syscall(SYS_unlink, unix_path().c_str());
+  remove_path_and_lock(unix_path());
 }
 
 /// A small room that grows, and a door at which only some are let in: whoever is not hears the same word as

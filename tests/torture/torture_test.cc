@@ -68,6 +68,10 @@ std::vector<int> errors_of(Call call) {
       return {EIO, EPERM, EROFS};
     case Call::kFcntl:
       return {EACCES, EMFILE, EPERM};
+    case Call::kFlock:
+      return {EINTR, ENOLCK};
+    case Call::kFstat:
+      return {EACCES, ENOMEM};
     case Call::kGetpeername:
       return {ENOBUFS, ENOTCONN};
     case Call::kGetrandom:
