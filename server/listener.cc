@@ -26,8 +26,9 @@ int as_option(Duration time) noexcept {
 /// What those who are accepted will have from the listener, if it is there before they come. The buffers set
 /// the window that a SYN-ACK offers.
 void set_what_is_inherited(int listener, const ListenerOptions& options, const Endpoint& endpoint) {
+  const bool is_unix = endpoint.family() == AF_UNIX;
   const auto set = [&](const char* name, int level, int option, int value) {
-    if (value == 0) return;
+    if (value == 0 || (value > 0 && is_unix)) return;
     // The kernel refuses some, and takes others for 0, or for the most that there is.
     const std::error_code error = value < 0 ? std::make_error_code(std::errc::invalid_argument)
                                             : set_socket_option(listener, level, option, value);
@@ -60,13 +61,13 @@ Listener::Listener(const Endpoint& endpoint, const ListenerOptions& options)
   };
   socket_ = open_stream_socket(endpoint.family(), error);
   check("socket", error);
+  set_what_is_inherited(fd(), options, endpoint);
   std::optional<UnixPathLock> path_lock;  // until we listen
   if (endpoint.family() == AF_UNIX) {
     if (!endpoint.path().starts_with('@')) path_lock.emplace(endpoint).remove_dead(SOCK_STREAM);
   } else {
     check("SO_REUSEADDR", set_socket_option(fd(), SOL_SOCKET, SO_REUSEADDR, 1));
     if (options.reuse_port) check("SO_REUSEPORT", set_socket_option(fd(), SOL_SOCKET, SO_REUSEPORT, 1));
-    set_what_is_inherited(fd(), options, endpoint);
   }
   if (::bind(fd(), endpoint.data(), endpoint.size()) != 0) check("bind", last_error());
   if (path_lock) {

@@ -176,6 +176,23 @@ TEST_F(Activation, OfWhatDoesNotListenSaysWhichItIsAndKeepsNothing) {
   EXPECT_EQ(open_descriptors(), before);
 }
 
+TEST_F(Activation, OfNoDescriptorThrows) {
+  for (const int none : {-1, 100'000}) {
+    try {
+      (void)adopt_listener(Fd(none), "web");
+      ADD_FAILURE();
+    } catch (const std::system_error& error) {
+      EXPECT_EQ(error.code(), std::errc::invalid_argument);
+    }
+  }
+}
+
+TEST_F(Activation, GivesListenersThatAreShared) {
+  const Passed passed(several(listening()));
+  say("1", "web");
+  EXPECT_TRUE(activated_listeners().at(0).listener.is_shared());
+}
+
 TEST_F(Activation, GivesOtherDescriptorsToWhoAsksForThem) {
   const Passed passed(several(datagrams(), listening()));
   say("2", "log:web");
@@ -288,6 +305,15 @@ TEST_F(Manager, ThatHasMuchToReadIsWaitedFor) {
   EXPECT_EQ(heard(), "READY=1");
   service.join();
   EXPECT_FALSE(error);
+}
+
+TEST_F(Manager, IsNotToldOfNothing) {
+  be_at(abstract_name());
+  EXPECT_EQ(notify_service_manager(""), std::errc::invalid_argument);
+  EXPECT_EQ(notify_main_process(0), std::errc::invalid_argument);
+  EXPECT_EQ(notify_main_process(-1), std::errc::invalid_argument);
+  EXPECT_FALSE(notify_ready());
+  EXPECT_EQ(heard(), "READY=1") << "and that comes first";
 }
 
 TEST_F(Manager, ThatIsGoneIsAnError) {

@@ -44,6 +44,15 @@ INSTANTIATE_TEST_SUITE_P(EachStyle, BlockingServerTest,
                                          BlockingStyle::kThreadPool),
                          [](const auto& style) { return name_of(style.param); });
 
+TEST(BlockingServerOfNothing, IsRefused) {
+  for (const int threads : {0, -1})
+    EXPECT_THROW(BlockingServer(Listener(kLoopback), {.style = BlockingStyle::kThreadPool, .threads = threads}),
+                 std::system_error);
+  Listener empty(kLoopback);
+  (void)empty.release();
+  EXPECT_THROW(BlockingServer(std::move(empty), {}), std::system_error);
+}
+
 /// Runs a server in a thread of its own for as long as it lives.
 class Running {
  public:

@@ -169,6 +169,20 @@ TEST(Listener, OnAUnixSocketHasNoneOfTheOptionsOfTcp) {
   const Peer peer(name);
 }
 
+TEST(Listener, OnAUnixSocketRefusesWhatIsNegativeToo) {
+  const Endpoint name = Endpoint::unix_path("@anteroom-listener-test-negative-" + std::to_string(::getpid()));
+  const std::string why = " " + name.to_string() + ": Invalid argument";
+  EXPECT_EQ(what_is_thrown_on(name, {.keep_alive = std::chrono::seconds(-1)}), "TCP_KEEPIDLE" + why);
+  EXPECT_EQ(what_is_thrown_on(name, {.user_timeout = std::chrono::milliseconds(-1)}),
+            "TCP_USER_TIMEOUT" + why);
+  EXPECT_EQ(what_is_thrown_on(name, {.send_buffer_bytes = -1}), "SO_SNDBUF" + why);
+}
+
+TEST(Listener, OfNoDescriptorOrOfNoSocketThrows) {
+  EXPECT_THROW(Listener{Fd{}}, std::system_error);
+  EXPECT_THROW(Listener{Fd{100'000}}, std::system_error);
+}
+
 TEST(Listener, LetsOneMoreWaitThanItsBacklog) {
   for (const int backlog : {0, 1, 5, 15}) {
     const Listener listener(kLoopback, {.backlog = backlog});

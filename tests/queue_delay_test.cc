@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <deque>
+#include <system_error>
 
 namespace anteroom {
 namespace {
@@ -14,6 +15,19 @@ constexpr QueueDelayOptions kOptions{.target = 20ms, .interval = 100ms};
 
 /// `time` after some point in the life of the machine.
 Clock::time_point at(Clock::duration time) { return Clock::time_point(1h) + time; }
+
+TEST(QueueDelay, OfLessThanNothingIsRefused) {
+  for (const QueueDelayOptions& options :
+       {QueueDelayOptions{.target = -1ms}, QueueDelayOptions{.target = 1ms, .interval = -1ms},
+        QueueDelayOptions{.target = std::chrono::milliseconds::min()}}) {
+    try {
+      const QueueDelay delay(options);
+      ADD_FAILURE();
+    } catch (const std::system_error& error) {
+      EXPECT_EQ(error.code(), std::errc::invalid_argument);
+    }
+  }
+}
 
 TEST(QueueDelay, WithoutATargetNeverSheds) {
   QueueDelay delay({});

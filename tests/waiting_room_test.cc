@@ -727,6 +727,33 @@ TEST_F(Draining, WaitsForEverIfItMay) {
   EXPECT_EQ(told, Told{0});
 }
 
+TEST_F(Draining, ForLessThanNothingIsRefusedAndHasNotBegun) {
+  open(greeting());
+  const auto error_of = [this](const DrainOptions& options) -> std::error_code {
+    try {
+      acceptor->drain(options, [](std::size_t) { FAIL() << "it has not begun"; });
+      return {};
+    } catch (const std::system_error& error) {
+      return error.code();
+    }
+  };
+  EXPECT_EQ(error_of({.deadline = -1ms}), std::errc::invalid_argument);
+  EXPECT_EQ(error_of({.handshakes = std::chrono::milliseconds::min()}), std::errc::invalid_argument);
+  EXPECT_EQ(error_of({.leaving = 0}), std::errc::invalid_argument);
+  Peer peer(acceptor->endpoint());
+  ASSERT_TRUE(turn_until([&] { return peer.drain(); }));
+  EXPECT_EQ(peer.received(), "Hello World!");
+}
+
+TEST(Acceptor, FromAListenerWithoutASocketOrWithANegativeDelayIsRefused) {
+  Reactor reactor;
+  Listener empty(kLoopback);
+  (void)empty.release();
+  EXPECT_THROW(Acceptor(reactor, std::move(empty), {}), std::system_error);
+  EXPECT_THROW(Acceptor(reactor, kLoopback, {}, {.queue_delay = {.target = -1ms}}), std::system_error);
+  reactor.turn(0ms);
+}
+
 TEST_F(Draining, IsBegunOnlyOnce) {
   open(greeting());
   std::vector<Peer> peers = connect_peers(acceptor->endpoint(), 3);
