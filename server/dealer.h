@@ -24,7 +24,7 @@ class Share final : public Connection::Kind {
         reactor_(reactor),
         guests_per_turn_max_(std::max(the_options.accepts_per_turn_max, 1)),
         deadline_(reactor, [this] { cut(); }),
-        door_closed_(reactor, [this] { Connection::tell_draining(reactor_, *this); }) {
+        after_closing_(reactor, [this] { Connection::tell_draining(reactor_, *this); }) {
     tells_left_ = true;
   }
 
@@ -52,7 +52,7 @@ class Share final : public Connection::Kind {
   /// are under way.
   std::size_t cut_off() const noexcept { return cut_off_; }
   /// In the next turn, for it calls handlers.
-  void door_closed() noexcept { door_closed_.arm({}); }
+  void door_closed() noexcept { after_closing_.arm({}); }
 
  private:
   struct Guest {
@@ -83,7 +83,7 @@ class Share final : public Connection::Kind {
   bool is_past_deadline_ = false;
   std::size_t cut_off_ = 0;
   Timer deadline_;
-  Timer door_closed_;
+  Timer after_closing_;
 
   // Between them.
   std::mutex mutex_;

@@ -106,7 +106,7 @@ struct ReactorPool::Worker {
   }
 
   /// What has to be done also without memory, which Reactor::post() needs. In its thread, between two turns.
-  enum Order : unsigned { kDrain = 1, kDoorIsClosed = 2, kCollectTickets = 4 };
+  enum Order : unsigned { kDrain = 1, kListenerClosed = 2, kCollectTickets = 4 };
 
   /// From any thread.
   void order(Order what) noexcept {
@@ -118,7 +118,7 @@ struct ReactorPool::Worker {
   void carry_out_orders(Meeting& meeting) noexcept {
     const unsigned now = orders.exchange(0);
     if ((now & kDrain) != 0) begin_drain(meeting);
-    if ((now & kDoorIsClosed) != 0) share->door_closed();
+    if ((now & kListenerClosed) != 0) share->door_closed();
     if ((now & kCollectTickets) != 0) {
       for (Share* each : shares) each->collect();
     }
@@ -291,7 +291,7 @@ void ReactorPool::prepare_drain(DrainOptions options) {
   options.leaving = are_group ? static_cast<std::uint32_t>(workers_.size()) : 1;
   if (sharing_ == Sharing::kDealt) {
     options.door_closed = [this, tell = std::move(options.door_closed)] {
-      for (const auto& worker : workers_) worker->order(Worker::kDoorIsClosed);
+      for (const auto& worker : workers_) worker->order(Worker::kListenerClosed);
       if (tell) tell();
     };
   }
