@@ -56,7 +56,7 @@ UnixPathLock::UnixPathLock(const Endpoint& endpoint)
     if (!is_there) error = last_error();
     if (!is_there && errno != ENOENT) break;
     if (is_there && now.st_ino == ours.st_ino && now.st_dev == ours.st_dev) return;
-    // Whoever had it has removed the file, and another may have made one since: that counts.
+    // Its last holder has removed the file, and another process may have made one since: that counts.
   }
   throw setup_error(error, "lock", path_);
 }

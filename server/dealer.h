@@ -39,7 +39,7 @@ class Share final : public Connection::Kind {
 
   /// On std::bad_alloc the guest is gone, and nothing else has happened.
   void deal(Fd socket, int family, Ticket ticket);
-  /// Takes the tickets of those who have left.
+  /// Takes the tickets that have come back.
   void collect() noexcept;
   /// Who was dealt here and has not left, as far as the first thread knows.
   std::size_t out() const noexcept { return out_; }

@@ -270,7 +270,7 @@ void HandoverOffer::Door::rest(std::error_code why) noexcept {
 
 /// Reports it now, or together with others that follow within the second.
 void HandoverOffer::Door::tell(std::error_code why) noexcept {
-  // An unauthorized caller, who can be made by anybody, does not hide what became of a successor.
+  // Anybody can cause permission_denied, so it does not hide what became of a successor.
   if (unreported_ == 0 || why != std::errc::permission_denied) failure_ = why;
   ++unreported_;
   if (!next_report_.is_armed()) report_suppressed();

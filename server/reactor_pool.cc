@@ -102,7 +102,7 @@ struct ReactorPool::Worker {
     do {
       reactor.run();
       carry_out_orders(meeting);
-    } while (!meeting.ending);  // else it has an order, or somebody has called stop() who is not to
+    } while (!meeting.ending);  // else it had an order, or the user has called stop()
   }
 
   /// What has to be done also without memory, which Reactor::post() needs. In its thread, between two turns.
@@ -284,7 +284,7 @@ std::size_t ReactorPool::drain(DrainOptions options) {
   return cut;
 }
 
-/// The sockets stay open until all doors are empty, in a group lest one of them loses its number too early.
+/// The sockets stay open until all queues are empty, so that those of a group keep their numbers until then.
 void ReactorPool::prepare_drain(DrainOptions options) {
   const bool are_group = sharing_ == Sharing::kReusePort;
   options.deadline = std::min<std::chrono::milliseconds>(options.deadline, kDrainMax);

@@ -531,7 +531,6 @@ TEST_F(AFloodedOffer, GivesItsListenersToASuccessorThatCallsInBetween) {
     });
   }
   ASSERT_TRUE(turn_until(reactor, [&] { return !reports.empty(); }));
-  // Each of them may be the one whose turn it is, so those who wait for ever are ended, too.
   std::optional<Handover> handover = while_turning([this] { return Handover::take(name, kPatience); });
   ASSERT_TRUE(handover);
   EXPECT_FALSE(ready(*handover));

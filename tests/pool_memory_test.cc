@@ -116,7 +116,7 @@ INSTANTIATE_TEST_SUITE_P(Each, APoolWithoutMemory,
                                                                                       : "Dealt");
                          });
 
-// With kDealt this ended the program: the door posts to the others that it is closed.
+// With kDealt this ended the program: the first thread posts to the others when its listener is closed.
 TEST_P(APoolWithoutMemory, DrainsThoughItsThreadsHaveNone) {
   open();
   start();

@@ -1,4 +1,4 @@
-// What a drain leaves behind: each test looks at the socket and its group afterwards, from whoever keeps them.
+// What a drain leaves behind: each test looks at the socket and its group afterwards, from another holder.
 #include <anteroom/acceptor.h>
 #include <anteroom/activation.h>
 #include <anteroom/handover.h>
@@ -57,7 +57,7 @@ bool was_steered(int socket) {
 
 Fd copy_of(int socket) { return Fd(::fcntl(socket, F_DUPFD_CLOEXEC, 0)); }
 
-/// Whether somebody who calls gets into the queue of that listener at once.
+/// Whether a client gets into the queue of that listener at once.
 bool is_reachable(int listener) {
   const std::uint32_t before = listen_queue(listener)->depth;
   std::error_code error;
@@ -135,7 +135,7 @@ TEST_F(ADrain, LeavesNoFilterWhenThereAreNoDescriptorsForThoseWhoWait) {
     drain({.deadline = 30ms, .handshakes = 0ms});
     ASSERT_TRUE(finished());
   }
-  EXPECT_EQ(listen_queue(keeper.get())->depth, 5U) << "they wait for whoever keeps it";
+  EXPECT_EQ(listen_queue(keeper.get())->depth, 5U) << "they wait for the other holder";
   expect_untouched();
 }
 

@@ -53,7 +53,7 @@ bool is_refused(const Endpoint& at) {
   return caller.connect(at) == ECONNREFUSED || caller.recv(&byte, 1) == -ECONNREFUSED;
 }
 
-/// What a drain has attached and not taken off again, seen by somebody else who holds the socket. Null if
+/// What a drain has attached and not taken off again, seen by another holder of the socket. Null if
 /// there is nothing. A system that takes back nothing is no fault of the drain.
 const char* left_on(int socket, const Fault* fault) {
   if (fault != nullptr && (fault->call == Call::kSetsockopt || fault->call == Call::kGetsockopt)) return nullptr;

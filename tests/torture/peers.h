@@ -17,7 +17,7 @@ std::string pattern(char first, std::size_t size);
 
 /// Of this process, in the folder for what is temporary.
 const std::string& unix_path();
-/// Whoever left what, for the next run there is nothing.
+/// The next run finds neither.
 void remove_path_and_lock(const std::string& path);
 
 /// A new descriptor of a file in memory that holds `bytes`.

@@ -77,18 +77,18 @@ struct DrainOptions {
   /// under way come to their end and are let in; to be longer than the longest round trip to your guests.
   std::chrono::milliseconds handshakes{200};
   /// SO_REUSEPORT: so many listeners of the group (at least 1) leave together, and began to listen before the
-  /// others. New guests are sent to as many of the others meanwhile, until the first of several is closed; a
+  /// others. New connections go to as many of the others meanwhile, until the first of several is closed; a
   /// ReactorPool closes its own together.
   std::uint32_t leaving = 1;
   /// Called from the turn when the door is closed; open connections may still be there.
   std::function<void()> door_closed = nullptr;
   /// Whether another process has the same listening socket, and goes on with it; then nothing is done to it.
-  /// true: a successor accepts, so nobody is taken in any more. But with AcceptorOptions::exclusive those who
-  /// wait are taken in once more, for the kernel may have told nobody else of them. To be said by a
-  /// predecessor, whose listener does not know that it was handed over.
-  /// false: we are the last who have it, even if we got it from another process.
-  /// Not said: if Listener::is_shared(), those who wait are taken in once more, and those who come later wait
-  /// for the others; without descriptors, all do. Else as false.
+  /// true: a successor accepts, so nothing is accepted here any more. But with AcceptorOptions::exclusive the
+  /// queue is emptied once more, for the kernel may have woken no other thread or process for what is in it.
+  /// To be said by a predecessor: its listener does not know that a copy was handed over.
+  /// false: no other process has it, even if it came from another process.
+  /// Not said: if Listener::is_shared(), the queue is emptied once more, as far as there are descriptors, and
+  /// later connections wait in it for the other processes. Else as false.
   std::optional<bool> handed_over = std::nullopt;
 };
 
