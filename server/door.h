@@ -17,8 +17,8 @@
 namespace anteroom {
 
 /// The listening sockets of acceptors that leave together, each in a thread of its own. They stay open until
-/// the last acceptor is through; then what the drain has attached is taken off, and all are closed. This needs
-/// neither memory nor descriptors.
+/// the last acceptor is through; then what the drain has attached is taken off, and all are closed. This
+/// needs neither memory nor descriptors.
 class LeavingTogether {
  public:
   /// `are_group`: they are the first of a SO_REUSEPORT group, in this order; else all are one socket.

@@ -24,7 +24,7 @@ namespace {
 constexpr int kCallersMax = 8;          // who wait to become our successor
 constexpr int kCallersPerTurnMax = 16;  // whom we look at before the others get their turn again
 constexpr std::chrono::seconds kRestOfAnOffer{1};
-constexpr std::chrono::seconds kBetweenFailures{1};  // that are reported
+constexpr std::chrono::seconds kBetweenFailures{1};   // that are reported
 constexpr std::chrono::hours kPatienceMax{24 * 365};  // in nanoseconds, milliseconds::max() is none
 constexpr int kAsksMore = 3;                          // after an error, until we believe that nobody is there
 

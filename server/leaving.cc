@@ -78,8 +78,8 @@ void Acceptor::Door::end() noexcept {
 /// wrongly comes again in a second. When those who were on their way are in the queue, it is emptied, and the
 /// door closed. A Unix socket's path goes at once, or there might be no end of those who come.
 ///
-/// A socket that others have, too, is left to them as it is. A successor accepts what is in the queue; but with
-/// EPOLLEXCLUSIVE the kernel may have woken this acceptor alone for it.
+/// A socket that others have, too, is left to them as it is. A successor accepts what is in the queue; but
+/// with EPOLLEXCLUSIVE the kernel may have woken this acceptor alone for it.
 void Acceptor::Door::drain(DrainOptions options, std::function<void(std::size_t)> drained,
                            LeavingTogether* together, std::size_t number) noexcept {
   if (stage_ != Stage::kServing) return;

@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <array>
 #include <cerrno>
+#include <optional>
 #include <system_error>
 #include <utility>
 
@@ -32,12 +33,13 @@ constexpr std::array<sock_filter, 5> kRefuseSyns{{
     BPF_STMT(BPF_RET | BPF_K, kWholeSegment),
 }};
 
-/// Whether the filter of a socket is ours. SO_GET_FILTER, whose length counts instructions, refuses one that
-/// is longer than the array.
-bool refuses_syns(int listener) noexcept {
+/// Whether the filter of a socket is ours; nothing if it is no socket. SO_GET_FILTER, whose length counts
+/// instructions, refuses a filter that is longer than the array (EINVAL), and an eBPF program (EACCES).
+std::optional<bool> refuses_syns(int listener) noexcept {
   std::array<sock_filter, kRefuseSyns.size()> code{};
   socklen_t length = kRefuseSyns.size();
-  if (::getsockopt(listener, SOL_SOCKET, SO_GET_FILTER, code.data(), &length) != 0) return false;
+  if (::getsockopt(listener, SOL_SOCKET, SO_GET_FILTER, code.data(), &length) != 0)
+    return errno == EBADF || errno == ENOTSOCK ? std::nullopt : std::optional(false);
   return length == kRefuseSyns.size() &&
          std::ranges::equal(code, kRefuseSyns, [](const sock_filter& a, const sock_filter& b) {
            return a.code == b.code && a.jt == b.jt && a.jf == b.jf && a.k == b.k;
@@ -60,14 +62,13 @@ Fd open_stand_in(int listener) noexcept {
   int v6_only = 0;
   socklen_t size = sizeof(v6_only);
   const bool is_v6 = at.family() == AF_INET6;
-  const bool joins =
-      socket && refuse_syns(socket.get()) &&
-      (!is_v6 || (::getsockopt(listener, IPPROTO_IPV6, IPV6_V6ONLY, &v6_only, &size) == 0 &&
-                  !set_socket_option(socket.get(), IPPROTO_IPV6, IPV6_V6ONLY, v6_only))) &&
-      !set_socket_option(socket.get(), SOL_SOCKET, SO_REUSEADDR, 1) &&
-      !set_socket_option(socket.get(), SOL_SOCKET, SO_REUSEPORT, 1) &&
-      ::bind(socket.get(), at.data(), at.size()) == 0 && ::listen(socket.get(), 1) == 0 &&
-      detach_steering(socket.get()) == 0 && steer_group(socket.get(), 1, 1);
+  const bool joins = socket && refuse_syns(socket.get()) &&
+                     (!is_v6 || (::getsockopt(listener, IPPROTO_IPV6, IPV6_V6ONLY, &v6_only, &size) == 0 &&
+                                 !set_socket_option(socket.get(), IPPROTO_IPV6, IPV6_V6ONLY, v6_only))) &&
+                     !set_socket_option(socket.get(), SOL_SOCKET, SO_REUSEADDR, 1) &&
+                     !set_socket_option(socket.get(), SOL_SOCKET, SO_REUSEPORT, 1) &&
+                     ::bind(socket.get(), at.data(), at.size()) == 0 && ::listen(socket.get(), 1) == 0 &&
+                     detach_steering(socket.get()) == 0 && steer_group(socket.get(), 1, 1);
   return joins ? std::move(socket) : Fd();
 }
 
@@ -93,7 +94,8 @@ bool refuse_syns(int listener) noexcept {
 }
 
 bool admit_syns(int listener) noexcept {
-  if (!refuses_syns(listener)) return true;
+  const std::optional<bool> refuses = refuses_syns(listener);
+  if (!refuses || !*refuses) return refuses.has_value();
   const int ignored = 0;
   // ENOENT: another holder of the socket was faster.
   return ::setsockopt(listener, SOL_SOCKET, SO_DETACH_FILTER, &ignored, sizeof(ignored)) == 0 ||

@@ -46,8 +46,9 @@ INSTANTIATE_TEST_SUITE_P(EachStyle, BlockingServerTest,
 
 TEST(BlockingServerOfNothing, IsRefused) {
   for (const int threads : {0, -1})
-    EXPECT_THROW(BlockingServer(Listener(kLoopback), {.style = BlockingStyle::kThreadPool, .threads = threads}),
-                 std::system_error);
+    EXPECT_THROW(
+        BlockingServer(Listener(kLoopback), {.style = BlockingStyle::kThreadPool, .threads = threads}),
+        std::system_error);
   Listener empty(kLoopback);
   (void)empty.release();
   EXPECT_THROW(BlockingServer(std::move(empty), {}), std::system_error);

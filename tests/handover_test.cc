@@ -555,7 +555,8 @@ TEST_F(AFloodedOffer, MayBeDestroyedWhenItTellsOfMany) {
 // ---- What cannot be
 
 TEST_F(AnOffer, WithoutWhatItNeedsSaysSo) {
-  const auto error_of = [this](HandoverHandlers some, const HandoverOptions& options = {}) -> std::error_code {
+  const auto error_of = [this](HandoverHandlers some,
+                               const HandoverOptions& options = {}) -> std::error_code {
     try {
       const HandoverOffer made(reactor, folder.path(), std::move(some), options);
       return {};

@@ -189,8 +189,8 @@ TEST_P(APoolWithoutMemory, TellsItsStateWhenThereIsSome) {
 TEST_P(APoolWithoutMemory, IsNotMadeAndLeavesNobodyListening) {
   const Endpoint at = closed_endpoint();
   const auto make = [&at] {
-    const ReactorPool made(
-        at, [](Reactor&, int) { return ConnectionHandlers{}; }, {.threads = 2, .sharing = GetParam()});
+    const ReactorPool made(at, [](Reactor&, int) { return ConnectionHandlers{}; },
+                           {.threads = 2, .sharing = GetParam()});
     EXPECT_EQ(made.endpoint(), at);
   };
   EXPECT_GT(fails_until_there_is_memory(make), 5);

@@ -717,10 +717,8 @@ std::error_code error_in_thread_of(ReactorPool& pool, const std::function<void()
 TEST_P(ReactorPoolSharing, TellsItsOwnThreadsThatTheyCannotWaitForThemselves) {
   ReactorPool pool(kLoopback, hello(), of(GetParam()));
   pool.start();
-  EXPECT_EQ(error_in_thread_of(pool, [&] { (void)pool.state(); }),
-            std::errc::resource_deadlock_would_occur);
-  EXPECT_EQ(error_in_thread_of(pool, [&] { (void)pool.drain(); }),
-            std::errc::resource_deadlock_would_occur);
+  EXPECT_EQ(error_in_thread_of(pool, [&] { (void)pool.state(); }), std::errc::resource_deadlock_would_occur);
+  EXPECT_EQ(error_in_thread_of(pool, [&] { (void)pool.drain(); }), std::errc::resource_deadlock_would_occur);
   std::vector<Peer> peers = connect_peers(pool.endpoint(), 5);
   expect_greetings(peers);  // nothing has begun
   EXPECT_EQ(accepted_in(pool.state()), 5U);

@@ -145,9 +145,8 @@ TEST_F(ADrain, LeavesNothingWhenItsAcceptorIsDestroyedInAnyStage) {
     std::chrono::milliseconds handshakes;
     int turns;
   };
-  for (const Stage& stage :
-       {Stage{"before the first turn", 60s, 0}, Stage{"waiting for handshakes", 60s, 3},
-        Stage{"in between", 1ms, 1}, Stage{"after some turns", 1ms, 4}}) {
+  for (const Stage& stage : {Stage{"before the first turn", 60s, 0}, Stage{"waiting for handshakes", 60s, 3},
+                             Stage{"in between", 1ms, 1}, Stage{"after some turns", 1ms, 4}}) {
     for (const bool in_group : {false, true}) {
       open(Listener(kLoopback, {.reuse_port = in_group}));
       std::vector<Listener> others;
@@ -229,8 +228,8 @@ TEST_F(ADrain, OfAnAdoptedListenerDoesNothingToIt) {
     ASSERT_EQ(filter_of(keeper.get()), 0U);
     reactor.turn(10ms);
   }
-  ASSERT_TRUE(turn_until(
-      [&] { return std::ranges::all_of(early, [](Peer& peer) { return peer.drain(); }); }));
+  ASSERT_TRUE(
+      turn_until([&] { return std::ranges::all_of(early, [](Peer& peer) { return peer.drain(); }); }));
   for (const Peer& peer : early) EXPECT_EQ(peer.received(), "Hello World!") << "they had waited for us";
   const std::vector<Peer> late = connect_peers(managers.endpoint(), 10);
   EXPECT_EQ(managers.queue()->depth, 10U) << "they wait for the next one";
@@ -338,6 +337,12 @@ TEST(AdmitSyns, UndoesRefuseSynsOnce) {
   }
 }
 
+TEST(AdmitSyns, OfWhatIsNoSocketIsFalse) {
+  const Fd file(::open("/dev/null", O_RDONLY | O_CLOEXEC));
+  EXPECT_FALSE(admit_syns(file.get()));
+  EXPECT_FALSE(admit_syns(-1));
+}
+
 TEST(AdmitSyns, LetsInThoseWhoWereRefusedWhenTheyRepeatTheirSyn) {
   const Listener listener(kLoopback);
   ASSERT_TRUE(refuse_syns(listener.fd()));
@@ -357,7 +362,9 @@ ReactorPool::MakeHandlers each_greets() {
 }
 
 std::string name_of(Sharing sharing) {
-  return sharing == Sharing::kReusePort ? "ReusePort" : sharing == Sharing::kExclusive ? "Exclusive" : "Dealt";
+  return sharing == Sharing::kReusePort   ? "ReusePort"
+         : sharing == Sharing::kExclusive ? "Exclusive"
+                                          : "Dealt";
 }
 
 class APoolsDrain : public testing::TestWithParam<Sharing> {
@@ -440,7 +447,8 @@ TEST_P(APoolsDrain, OfAdoptedListenersDoesNothingToThem) {
   expect_untouched();
 }
 
-// A pool of 2 without a spare descriptor left the group steered: its successor of 4 got 37, 43, 0 and 0 of 80.
+// A pool of 2 without a spare descriptor left the group steered: its successor of 4 got 37, 43, 0 and 0
+// of 80.
 TEST(APoolsDrainInAGroup, LeavesItsSuccessorsAnEvenShareHoweverFewDescriptorsThereAre) {
   for (const int threads : {1, 2, 3}) {
     for (const int room : {0, 1, 2, 100}) {
@@ -498,13 +506,14 @@ class AHandOver : public testing::Test {
   AHandOver() {
     group.emplace_back(kLoopback, kInGroup);
     group.emplace_back(group.front().endpoint(), kInGroup);
-    offer.emplace(reactor, name, HandoverHandlers{.listeners = [this] {
-                                                    std::vector<OfferedListener> all;
-                                                    for (const Listener& one : group)
-                                                      all.push_back({"web", one.fd()});
-                                                    return all;
-                                                  },
-                                                  .handed_over = [] {}});
+    offer.emplace(reactor, name,
+                  HandoverHandlers{.listeners =
+                                       [this] {
+                                         std::vector<OfferedListener> all;
+                                         for (const Listener& one : group) all.push_back({"web", one.fd()});
+                                         return all;
+                                       },
+                                   .handed_over = [] {}});
   }
 
   template <class Work>

@@ -88,9 +88,9 @@ struct ListenerStarter final : Starter {
 
 struct OfferStarter final : Starter {
   void start(const Endpoint& at) override {
-    offer.emplace(reactor, at.path(),
-                  HandoverHandlers{.listeners = [] { return std::vector<OfferedListener>(); },
-                                   .handed_over = [] {}});
+    offer.emplace(
+        reactor, at.path(),
+        HandoverHandlers{.listeners = [] { return std::vector<OfferedListener>(); }, .handed_over = [] {}});
   }
   bool is_reached() override {
     turn_times(reactor, 3);

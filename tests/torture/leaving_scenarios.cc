@@ -56,13 +56,14 @@ bool is_refused(const Endpoint& at) {
 /// What a drain has attached and not taken off again, seen by another holder of the socket. Null if
 /// there is nothing. A system that takes back nothing is no fault of the drain.
 const char* left_on(int socket, const Fault* fault) {
-  if (fault != nullptr && (fault->call == Call::kSetsockopt || fault->call == Call::kGetsockopt)) return nullptr;
+  if (fault != nullptr && (fault->call == Call::kSetsockopt || fault->call == Call::kGetsockopt))
+    return nullptr;
   socklen_t instructions = 0;
   (void)::syscall(SYS_getsockopt, socket, SOL_SOCKET, SO_ATTACH_FILTER, nullptr, &instructions);
   if (instructions > 0) return "a filter stays on the socket";
   const int ignored = 0;
-  const bool was_steered = ::syscall(SYS_setsockopt, socket, SOL_SOCKET, SO_DETACH_REUSEPORT_BPF, &ignored,
-                                     sizeof(ignored)) == 0;
+  const bool was_steered =
+      ::syscall(SYS_setsockopt, socket, SOL_SOCKET, SO_DETACH_REUSEPORT_BPF, &ignored, sizeof(ignored)) == 0;
   return was_steered ? "the group stays steered" : nullptr;
 }
 

@@ -8,13 +8,13 @@
 /// The path of a Unix socket, which bind(2) makes and close(2) leaves behind.
 namespace anteroom {
 
-/// The right to replace what is at a path: one process or thread has it at a time, until bind(2) and listen(2)
-/// are done. Without it, two that start at the same moment remove each other's new socket, which refuses
-/// connections until its listen(2) as a dead one does.
+/// The right to replace what is at a path: one process or thread has it at a time, until bind(2) and
+/// listen(2) are done. Without it, two that start at the same moment remove each other's new socket, which
+/// refuses connections until its listen(2) as a dead one does.
 ///
-/// It is a flock(2) on a file beside it, PATH.anteroom-lock, which is removed at the end; one that a crash has
-/// left is used again. Only its owner and root may open it. Not for abstract names, of which bind(2) gives
-/// each to one alone.
+/// It is a flock(2) on a file beside it, PATH.anteroom-lock, which is removed at the end; one that a crash
+/// has left is used again. Only its owner and root may open it. Not for abstract names, of which bind(2)
+/// gives each to one alone.
 class UnixPathLock {
  public:
   /// Waits for others who have it. Throws std::system_error; permission_denied if the file is another user's.

@@ -132,7 +132,8 @@ class Acceptor {
   /// when the last has ended; at the deadline those who are left are closed, and counted as `cut`, and who
   /// waits in the queue even then (for want of descriptors) is reset. Beside other listeners of a
   /// SO_REUSEPORT group, new guests are sent to them first; a Unix socket's path is removed first. Once only.
-  /// Throws std::system_error (invalid_argument) for times below 0, and std::bad_alloc; then it has not begun.
+  /// Throws std::system_error (invalid_argument) for times below 0, and std::bad_alloc; then it has not
+  /// begun.
   ///
   /// The listening socket may have other holders that nobody knows of (dup(2), a child): whatever the drain
   /// attaches to it, or to its group, is taken off before it is closed, however the drain ends. Meanwhile

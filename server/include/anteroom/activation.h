@@ -20,11 +20,11 @@ struct NamedListener {
   Listener listener;
 };
 
-/// Takes over a descriptor that came from another process, if it is a stream socket that listens. It is shared
-/// with that process from now on (Listener::is_shared()). What a predecessor that ended in its drain has left
-/// on it is taken off: the filter of refuse_syns(), and the program that steers its SO_REUSEPORT group; so a
-/// program of yours is attached after this. Throws std::system_error (invalid_argument), with `name` in it,
-/// for anything else; the descriptor is closed then.
+/// Takes over a descriptor that came from another process, if it is a stream socket that listens. It is
+/// shared with that process from now on (Listener::is_shared()). What a predecessor that ended in its drain
+/// has left on it is taken off: the filter of refuse_syns(), and the program that steers its SO_REUSEPORT
+/// group; so a program of yours is attached after this. Throws std::system_error (invalid_argument), with
+/// `name` in it, for anything else; the descriptor is closed then.
 ANTEROOM_EXPORT Listener adopt_listener(Fd socket, std::string_view name);
 
 /// A descriptor, and the name under which the service manager passed it.

@@ -29,10 +29,10 @@ class Handover {
  public:
   /// Calls the predecessor at `path` ("@name" for the abstract namespace), and blocks until it has given us
   /// all of its listeners, which are taken over as by adopt_listener(). Nothing if nobody listens there: then
-  /// there is nobody to succeed. Throws std::system_error: timed_out after `timeout`, invalid_argument for one
-  /// below 0; permission_denied if another user's process answers;
-  /// operation_canceled if it refuses; too_many_files_open if we may not have so many descriptors; and
-  /// whatever else went wrong. The predecessor goes on then.
+  /// there is nobody to succeed. Throws std::system_error: timed_out after `timeout`, invalid_argument for
+  /// one below 0; permission_denied if another user's process answers; operation_canceled if it refuses;
+  /// too_many_files_open if we may not have so many descriptors; and whatever else went wrong. The
+  /// predecessor goes on then.
   static std::optional<Handover> take(const std::string& path,
                                       std::chrono::milliseconds timeout = std::chrono::seconds(10));
 

@@ -22,16 +22,16 @@ ANTEROOM_EXPORT bool steer_group(int listener, std::uint32_t first, std::uint32_
 ANTEROOM_EXPORT bool unsteer_group(int listener) noexcept;
 
 /// From now on the listener does not see SYNs (a socket filter, SO_ATTACH_FILTER; one that was there is
-/// replaced, and does not come back); last ACKs of handshakes that are under way still come through. A client whose SYN is lost in
-/// this way, which counts as a drop (ListenQueue::drops), sends it again after a second, and finds another
-/// listener, or none. Those who are accepted from now on have the filter too, which costs each of their
-/// segments some nanoseconds, and nothing else.
+/// replaced, and does not come back); last ACKs of handshakes that are under way still come through. A client
+/// whose SYN is lost in this way, which counts as a drop (ListenQueue::drops), sends it again after a second,
+/// and finds another listener, or none. Those who are accepted from now on have the filter too, which costs
+/// each of their segments some nanoseconds, and nothing else.
 ///
 /// The filter belongs to the socket, not to the descriptor: it stays for all other holders of the socket (a
 /// service manager, a successor, dup(2)) until admit_syns().
 ANTEROOM_EXPORT bool refuse_syns(int listener) noexcept;
 /// Undoes refuse_syns(), whichever process called it. A filter of somebody else stays. False if the filter of
-/// refuse_syns() is still attached.
+/// refuse_syns() is still attached, or if it is no socket.
 ANTEROOM_EXPORT bool admit_syns(int listener) noexcept;
 
 /// Closes the listeners numbered 0, 1, ... of a group, whose queues are empty and who refuse SYNs, so that no
