@@ -300,6 +300,9 @@ std::optional<ListenQueue> Acceptor::queue() const noexcept {
 
 void Acceptor::drain(const DrainOptions& options, std::function<void(std::size_t)> drained) {
   check_drain_options(options);
+  if (!door_->is_of_this_process())
+    throw setup_error(std::make_error_code(std::errc::operation_not_permitted), "to drain",
+                      "an acceptor that the parent process made: see Reactor::continue_after_fork()");
   door_->drain(options, std::move(drained));
 }
 

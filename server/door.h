@@ -75,6 +75,7 @@ class Acceptor::Door final : public Reapable {
     // free.
     if (events == 0 || !rests_) look();
   }
+  bool is_of_this_process() const noexcept { return reactor_.is_of_this_process(); }
   void continue_after_fork() noexcept {
     if (listener_) listener_->continue_after_fork();
   }

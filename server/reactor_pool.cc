@@ -238,14 +238,18 @@ void ReactorPool::continue_after_fork() {
   for (const auto& worker : workers_) worker->reactor.continue_after_fork();
 }
 
+void ReactorPool::refuse_child(const char* tried) const {
+  if (is_of_this_process()) return;
+  throw setup_error(std::make_error_code(std::errc::operation_not_permitted), tried,
+                    "a pool that the parent process made: see ReactorPool::continue_after_fork()");
+}
+
 /// The threads wait at the gate until all of them are there.
 void ReactorPool::start() {
+  refuse_child("to start");
   if (running_ || meeting_->ending)
     throw setup_error(std::make_error_code(std::errc::operation_not_permitted), "to start",
                       "a pool that has been started before");
-  if (!is_of_this_process())
-    throw setup_error(std::make_error_code(std::errc::operation_not_permitted), "to start",
-                      "a pool that the parent process made: see ReactorPool::continue_after_fork()");
   try {
     for (const auto& worker : workers_) worker->begin(*meeting_);
     if (pin_threads_) pin();
@@ -268,6 +272,7 @@ void ReactorPool::pin() {
 }
 
 std::size_t ReactorPool::drain(DrainOptions options) {
+  refuse_child("to drain");
   refuse_own_threads("to drain");
   check_drain_options(options);
   if (!running_) return 0;
@@ -344,6 +349,7 @@ void ReactorPool::refuse_own_threads(const char* tried) const {
 }
 
 std::vector<ReactorPool::ThreadState> ReactorPool::state() const {
+  refuse_child("to take the state of");
   refuse_own_threads("to take the state of");
   std::vector<ThreadState> states(workers_.size());
   Countdown taken;

@@ -375,18 +375,33 @@ TEST_P(ForkOfAPool, ChildThatDestroysARunningPoolLeavesItToTheParent) {
   pool.reset();
 }
 
+/// Whether it says so at once that this is not for a child.
+bool is_refused(const std::function<void()>& call) {
+  try {
+    call();
+  } catch (const std::system_error& error) {
+    return error.code() == std::errc::operation_not_permitted;
+  }
+  return false;
+}
+
 TEST_P(ForkOfAPool, ChildOfARunningPoolCannotGoOnWithIt) {
   ReactorPool pool(kLoopback, echoes(), ReactorPoolOptions{.threads = 2, .sharing = GetParam()});
   pool.start();
   const int status = status_of_child([&] {
-    try {
-      pool.continue_after_fork();
-    } catch (const std::system_error& error) {
-      return error.code() == std::errc::operation_not_permitted;
-    }
-    return false;
+    return is_refused([&] { pool.continue_after_fork(); }) && is_refused([&] { (void)pool.state(); }) &&
+           is_refused([&] { (void)pool.drain(); });
   });
   EXPECT_EQ(status, 0);
+  EXPECT_TRUE(is_served_by(pool.endpoint()));
+}
+
+TEST_F(Fork, ChildCannotDrainAnAcceptor) {
+  Reactor reactor;
+  Acceptor acceptor(reactor, kLoopback, {});
+  EXPECT_EQ(status_of_child([&] { return is_refused([&] { acceptor.drain({}, nullptr); }); }), 0);
+  const Peer newcomer(acceptor.endpoint());  // no filter keeps its SYN from the parent
+  EXPECT_TRUE(turn_until(reactor, [&] { return acceptor.open_connections() == 1; }));
 }
 
 TEST_P(ForkOfAPool, DaemonStartsThePoolThatItsParentMade) {

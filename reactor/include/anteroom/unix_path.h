@@ -1,12 +1,13 @@
 #pragma once
 #include <anteroom/endpoint.h>
+#include <anteroom/export.h>
 #include <anteroom/fd.h>
 #include <sys/types.h>
 
 #include <string>
 
 /// The path of a Unix socket, which bind(2) makes and close(2) leaves behind.
-namespace anteroom {
+namespace ANTEROOM_EXPORT anteroom {
 
 /// The right to replace what is at a path: one process or thread has it at a time, until bind(2) and
 /// listen(2) are done. Without it, two that start at the same moment remove each other's new socket, which
@@ -35,8 +36,8 @@ class UnixPathLock {
 };
 
 /// Which file is at the path; 0 if there is none to be seen.
-ino_t inode_at(const Endpoint& endpoint) noexcept;
+ANTEROOM_EXPORT ino_t inode_at(const Endpoint& endpoint) noexcept;
 /// Removes the path if it is that file, or if one of the two is not known.
-void remove_path_if(const Endpoint& endpoint, ino_t inode) noexcept;
+ANTEROOM_EXPORT void remove_path_if(const Endpoint& endpoint, ino_t inode) noexcept;
 
 }  // namespace anteroom

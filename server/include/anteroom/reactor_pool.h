@@ -106,6 +106,7 @@ class ReactorPool {
                   AcceptorOptions options);
   void make_shares(Listener listener, std::vector<ConnectionHandlers> handlers, AcceptorOptions options);
   void pin();
+  void refuse_child(const char* tried) const;
   void refuse_own_threads(const char* tried) const;
   void prepare_drain(DrainOptions options);
   bool is_of_this_process() const noexcept;
