@@ -39,6 +39,9 @@ function(anteroom_library name)
   target_link_libraries(anteroom_${name} PUBLIC ${arg_LINKS} PRIVATE ${arg_PRIVATE_LINKS} $<BUILD_INTERFACE:anteroom_build>)
   set_target_properties(anteroom_${name} PROPERTIES EXPORT_NAME ${name} OUTPUT_NAME anteroom-${name}
     CXX_EXTENSIONS OFF VERSION ${PROJECT_VERSION} SOVERSION ${PROJECT_VERSION_MAJOR}.${PROJECT_VERSION_MINOR})
+  if(BUILD_SHARED_LIBS) # one finds the other
+    set_property(TARGET anteroom_${name} APPEND PROPERTY INSTALL_RPATH $ORIGIN)
+  endif()
 endfunction()
 
 # anteroom_program(hello_server SOURCES hello_server.cc LINKS anteroom::server): lands in bin/, and is installed.

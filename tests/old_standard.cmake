@@ -5,7 +5,7 @@ if(NOT headers)
   message(FATAL_ERROR "found no public header in ${SOURCE}")
 endif()
 foreach(header ${headers})
-  execute_process(COMMAND ${COMPILER} -std=c++17 -fsyntax-only -w -x c++ ${header}
+  execute_process(COMMAND ${COMPILER} -std=c++17 -fsyntax-only -Wfatal-errors -x c++ ${header}
     -I ${SOURCE}/reactor/include -I ${SOURCE}/server/include -I ${SOURCE}/client/include
     RESULT_VARIABLE status ERROR_VARIABLE errors OUTPUT_QUIET)
   string(REGEX MATCH "error: [^\n]*" first "${errors}")
