@@ -70,10 +70,13 @@ class OutputFile : public testing::Test {
 
 /// A mount namespace of the calling process' own, as root there; false without one.
 bool enter_own_mounts() {
-  const std::string map = "0 " + std::to_string(::geteuid()) + " 1";
+  const std::string users = "0 " + std::to_string(::geteuid()) + " 1";
+  const std::string groups = "0 " + std::to_string(::getegid()) + " 1";
   if (::unshare(CLONE_NEWNS) != 0) {
     if (::unshare(CLONE_NEWUSER | CLONE_NEWNS) != 0) return false;
-    std::ofstream("/proc/self/uid_map") << map;
+    std::ofstream("/proc/self/setgroups") << "deny";
+    std::ofstream("/proc/self/uid_map") << users;
+    std::ofstream("/proc/self/gid_map") << groups;
   }
   return ::mount(nullptr, "/", nullptr, MS_REC | MS_PRIVATE, nullptr) == 0;
 }

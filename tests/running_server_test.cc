@@ -374,7 +374,7 @@ TEST_F(BacklogKeeperTest, LetsAnotherPortOfTheSameProcessBeTuned) {
 }
 
 TEST_F(BacklogKeeperTest, IsTheOnlyOneThoughTheServerIsFoundByAChild) {
-  const Other other([] {
+  Other other([] {
     listen_for_ever("127.0.0.1", kPort, 5);
     if (::fork() == 0) {
       ::prctl(PR_SET_PDEATHSIG, SIGKILL);
@@ -388,8 +388,12 @@ TEST_F(BacklogKeeperTest, IsTheOnlyOneThoughTheServerIsFoundByAChild) {
     return child != 0;
   }));
   RunningServer by_child(child, kPort);
-  const BacklogKeeper first(by_parent);
-  EXPECT_THROW((void)by_child.lock(), TargetError);
+  {
+    const BacklogKeeper first(by_parent);
+    EXPECT_THROW((void)by_child.lock(), TargetError);
+  }
+  other.end();
+  EXPECT_TRUE(await([] { return limits_of(kPort).empty(); })) << "the child has the port until it has ended";
 }
 
 TEST_F(BacklogKeeperTest, LeavesNoLockWhenItAndItsGuardianAreKilled) {

@@ -212,11 +212,15 @@ class Part {
   /// Gives it the owner and the permissions of what it replaces, as far as we may. It gets no set-user-ID
   /// bit.
   bool take_over(const struct stat& before) const {
+    struct stat now {};
+    if (::fstat(fd(), &now) != 0) return false;
     mode_t mode = before.st_mode & 0777;
-    if (::fchown(fd(), before.st_uid, before.st_gid) != 0 &&
-        ::fchown(fd(), static_cast<uid_t>(-1), before.st_gid) != 0)
+    if (before.st_gid != now.st_gid && ::fchown(fd(), static_cast<uid_t>(-1), before.st_gid) != 0)
       mode &= ~mode_t{0070};  // it is of another group
-    return ::fchmod(fd(), mode) == 0;
+    if (::fchmod(fd(), mode) != 0) return false;
+    // Last, since only an owner may change the mode. Only root may give files away: ours then stays ours.
+    if (before.st_uid != now.st_uid) (void)!::fchown(fd(), before.st_uid, static_cast<gid_t>(-1));
+    return true;
   }
 
   bool rename() {
