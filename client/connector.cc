@@ -44,6 +44,10 @@ Connector::~Connector() { Connection::end_all(reactor_, *kind_); }
 
 ConnectResult Connector::connect(const Endpoint& to, const ConnectOptions& options) {
   ConnectResult result;
+  if (options.deadline < options.deadline.zero()) {
+    result.error = std::make_error_code(std::errc::invalid_argument);
+    return result;
+  }
   Fd socket = open_stream_socket(to.family(), result.error);
   if (!socket) return result;
   if (options.source) {

@@ -1,13 +1,18 @@
 #include <anteroom/retry.h>
+#include <anteroom/socket.h>
 #include <anteroom/timer.h>
+#include <fmt/format.h>
 
 #include <algorithm>
 #include <cerrno>
 #include <random>
+#include <string>
 #include <utility>
 
 namespace anteroom {
 namespace {
+
+using std::chrono::nanoseconds;
 
 constexpr std::chrono::nanoseconds kDelayMin = std::chrono::milliseconds(1);
 constexpr std::chrono::nanoseconds kDelayMax = std::chrono::hours(24 * 365 * 100);
@@ -15,6 +20,26 @@ constexpr std::chrono::nanoseconds kDelayMax = std::chrono::hours(24 * 365 * 100
 constexpr double kFactorMax = 1000;
 
 double to_ns(std::chrono::nanoseconds delay) noexcept { return static_cast<double>(delay.count()); }
+
+void check(const RetryOptions& options) {
+  const auto refuse = [](const std::string& on) { throw argument_error("set", on); };
+  if (options.first_delay < nanoseconds::zero())
+    refuse(fmt::format("first_delay of a retry to {} ns", options.first_delay.count()));
+  if (options.delay_max < options.first_delay)
+    refuse(fmt::format("delay_max of a retry to {} ns, less than its first_delay of {} ns",
+                       options.delay_max.count(), options.first_delay.count()));
+  if (!(options.factor >= 1)) refuse(fmt::format("factor of a retry to {}, less than 1", options.factor));
+  if (options.attempts_max < 0) refuse(fmt::format("attempts_max of a retry to {}", options.attempts_max));
+}
+
+void check(const ReconnectorOptions& options) {
+  const auto check_time = [](const char* name, nanoseconds time) {
+    if (time < nanoseconds::zero())
+      throw argument_error("set", fmt::format("{} of a reconnector to {} ns", name, time.count()));
+  };
+  check_time("connect.deadline", options.connect.deadline);
+  check_time("success_after", options.success_after);
+}
 
 std::uint64_t seed_of_the_system() {
   std::random_device random;
@@ -25,11 +50,11 @@ std::uint64_t seed_of_the_system() {
 
 // ---- Retry
 
-Retry::Retry(const RetryOptions& options, std::uint64_t seed) noexcept
-    : options_(options), random_state_(seed) {
+Retry::Retry(const RetryOptions& options, std::uint64_t seed) : options_(options), random_state_(seed) {
+  check(options);
   options_.first_delay = std::clamp(options.first_delay, kDelayMin, kDelayMax);
   options_.delay_max = std::clamp(options.delay_max, options_.first_delay, kDelayMax);
-  options_.factor = options.factor >= 1 ? std::min(options.factor, kFactorMax) : 1;
+  options_.factor = std::min(options.factor, kFactorMax);
   reset();
 }
 
@@ -102,6 +127,7 @@ class Reconnector::Line final : public Reapable {
         options_(std::move(options)),
         retry_(options_.retry, options_.seed ? *options_.seed : seed_of_the_system()),
         alarm_(reactor, [this] { call(); }) {
+    check(options_);
     connector_.emplace(reactor, std::move(handlers), options_.connection);
     alarm_.arm({});
   }

@@ -1,6 +1,7 @@
 #include <anteroom/connection.h>
 #include <anteroom/reactor.h>
 #include <anteroom/socket.h>
+#include <fmt/format.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
 
@@ -23,10 +24,23 @@ constexpr std::chrono::hours kTimeMax{24 * 365};
 /// further edge.
 constexpr std::uint32_t kMoreThanBytes = EPOLLRDHUP | EPOLLHUP | EPOLLERR | EPOLLPRI;
 
-ConnectionOptions clamped(ConnectionOptions options) {
-  for (std::chrono::milliseconds* time :
-       {&options.linger, &options.first_byte_deadline, &options.idle_deadline, &options.rate_window})
-    *time = std::clamp<std::chrono::milliseconds>(*time, 0ms, kTimeMax);
+/// Throws std::system_error (invalid_argument).
+ConnectionOptions checked(ConnectionOptions options) {
+  struct Time {
+    const char* name;
+    std::chrono::milliseconds& value;
+  };
+  for (const Time& time :
+       {Time{"linger", options.linger}, Time{"first_byte_deadline", options.first_byte_deadline},
+        Time{"idle_deadline", options.idle_deadline}, Time{"rate_window", options.rate_window}}) {
+    if (time.value < 0ms)
+      throw argument_error("set", fmt::format("{} of a connection to {} ms", time.name, time.value.count()));
+    time.value = std::min<std::chrono::milliseconds>(time.value, kTimeMax);
+  }
+  if (options.high_watermark_bytes < options.low_watermark_bytes)
+    throw argument_error("set", fmt::format("high_watermark_bytes of a connection to {}, less than its "
+                                            "low_watermark_bytes of {}",
+                                            options.high_watermark_bytes, options.low_watermark_bytes));
   options.rate_window = std::max<std::chrono::milliseconds>(options.rate_window, 10ms);
   return options;
 }
@@ -37,7 +51,7 @@ std::error_code error_of(int error) noexcept { return {error, std::system_catego
 
 Connection::Kind::Kind(ConnectionHandlers the_handlers, const ConnectionOptions& the_options)
     : handlers(std::move(the_handlers)),
-      options(clamped(the_options)),
+      options(checked(the_options)),
       has_deadlines_(options.has_deadlines()) {}
 
 Connection::Connection(Reactor& reactor, Fd&& socket, Kind& kind, int family, std::uint32_t ticket) noexcept

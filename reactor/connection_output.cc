@@ -7,7 +7,9 @@
 
 #include <algorithm>
 #include <array>
+#include <cassert>
 #include <cerrno>
+#include <limits>
 #include <new>
 #include <utility>
 
@@ -18,6 +20,7 @@ namespace anteroom {
 namespace {
 
 constexpr std::size_t kPiecesPerCall = 64;
+constexpr std::uint64_t kFileOffsetMax = std::numeric_limits<off_t>::max();
 
 }  // namespace
 
@@ -49,7 +52,14 @@ inline bool Connection::put(std::string_view bytes, int flags) noexcept {
 bool Connection::send(std::string_view bytes) noexcept { return put(bytes, 0); }
 
 void Connection::close(std::string_view last_words) noexcept {
-  (void)put(last_words, MSG_MORE);
+  if (!put(last_words, MSG_MORE)) return last_words_lost(last_words);
+  close();
+}
+
+/// There is nobody to send them to, or sending has failed, which the turn will report.
+void Connection::last_words_lost(std::string_view last_words) noexcept {
+  if (state_ == State::kConnecting && !last_words.empty()) return end(ENOTCONN);
+  if (state_ == State::kOpen && !last_words.empty()) return send_failed(EPIPE);  // after end_output()
   if (state_ != State::kFailing) close();
 }
 
@@ -67,9 +77,13 @@ bool Connection::send(std::span<const std::string_view> pieces) noexcept {
 
 bool Connection::send_file(Fd file, std::uint64_t offset, std::uint64_t size) noexcept {
   if (state_ != State::kOpen || output_ended_) return false;
+  if (!file) return send_failed(EBADF), false;
+  if (offset > kFileOffsetMax || size > kFileOffsetMax - offset) return send_failed(EOVERFLOW), false;
   if (size == 0) return true;
   const bool is_first = !output_;
   if (!make_output()) return false;
+  if (size > kFileOffsetMax - std::min(output_->bytes_in_all(), kFileOffsetMax))
+    return send_failed(EOVERFLOW), false;
   if (!output_->append_file(std::move(file), offset, size)) return send_failed(ENOMEM), false;
   if (is_first) {
     std::size_t sent = 0;
@@ -177,6 +191,7 @@ void Connection::written() noexcept {
 }
 
 void Connection::end_output() noexcept {
+  assert(state_ != State::kConnecting && "end_output() before `open`");
   if (state_ != State::kOpen || output_ended_) return;
   output_ended_ = true;
   if (!output_) finish_output();

@@ -2,6 +2,7 @@
 #include <anteroom/socket.h>
 #include <anteroom/timer.h>
 #include <anteroom/unix_path.h>
+#include <fmt/format.h>
 #include <linux/sock_diag.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
@@ -23,6 +24,21 @@ constexpr unsigned kBatchMax = 32;
 constexpr unsigned kBatchMin = 2;  // with one, nobody would know whether there are more
 constexpr std::chrono::milliseconds kRestFromErrors{20};
 
+/// Throws std::system_error (invalid_argument).
+void check(const DatagramOptions& options) {
+  // connect(2) to no address would end a connection, and succeed.
+  if (options.peer && options.peer->family() == AF_UNSPEC)
+    throw argument_error("connect", "a datagram socket to no address");
+  const auto check_number = [](const char* name, int value, int least) {
+    if (value < least) throw argument_error("set", fmt::format("{} of a datagram socket to {}", name, value));
+  };
+  check_number("datagrams_per_turn_max", options.datagrams_per_turn_max, 1);
+  check_number("receive_buffer_bytes", options.receive_buffer_bytes, 0);
+  check_number("send_buffer_bytes", options.send_buffer_bytes, 0);
+  if (options.receive_bytes_max == 0)
+    throw argument_error("set", "receive_bytes_max of a datagram socket to 0");
+}
+
 int family_of(const Endpoint& local, const DatagramOptions& options) noexcept {
   return local.family() == AF_UNSPEC && options.peer ? options.peer->family() : local.family();
 }
@@ -41,7 +57,7 @@ class DatagramSocket::Mailbox final : public Channel {
       : Channel(reactor, open_datagram_socket(family)),
         handlers_(std::move(handlers)),
         receive_bytes_max_(std::clamp<std::size_t>(options.receive_bytes_max, 1, reactor.scratch().size())),
-        per_turn_max_(static_cast<unsigned>(std::max(options.datagrams_per_turn_max, 1))),
+        per_turn_max_(static_cast<unsigned>(options.datagrams_per_turn_max)),
         batch_max_(static_cast<unsigned>(
             std::min<std::size_t>(kBatchMax, reactor.scratch().size() / receive_bytes_max_))),
         batch_(std::min(kBatchMin, batch_max_)),
@@ -309,6 +325,7 @@ class DatagramSocket::Mailbox final : public Channel {
 
 DatagramSocket::DatagramSocket(Reactor& reactor, const Endpoint& local, DatagramHandlers handlers,
                                const DatagramOptions& options) {
+  check(options);
   auto mailbox = std::make_unique<Mailbox>(reactor, family_of(local, options), std::move(handlers), options);
   mailbox->open(local, options);
   mailbox_ = &reactor.adopt(std::move(mailbox));

@@ -62,7 +62,8 @@ Endpoint Endpoint::unix_path(std::string_view path) {
   Endpoint endpoint;
   sockaddr_un& un = endpoint.unix_;
   const bool is_abstract = path.starts_with('@');
-  if (path.empty() || (!is_abstract && path.find('\0') != std::string_view::npos))
+  const bool has_no_name = path.empty() || path == "@";
+  if (has_no_name || (!is_abstract && path.find('\0') != std::string_view::npos))
     throw bad_endpoint(std::errc::invalid_argument, fmt::format("unix:{}", path));
   if (path.size() >= sizeof(un.sun_path)) throw bad_endpoint(std::errc::filename_too_long, path);
   un.sun_family = AF_UNIX;
@@ -95,7 +96,7 @@ std::optional<Endpoint> Endpoint::parse(std::string_view text) {
 
 Endpoint Endpoint::from(const sockaddr* address, socklen_t size) noexcept {
   Endpoint endpoint;
-  if (size < sizeof(sa_family_t)) return endpoint;
+  if (address == nullptr || size < sizeof(sa_family_t)) return endpoint;
   socklen_t wanted = sizeof(sockaddr_un);
   switch (address->sa_family) {
     case AF_INET:

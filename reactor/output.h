@@ -1,5 +1,4 @@
 #pragma once
-#include <anteroom/buffer.h>
 #include <anteroom/fd.h>
 
 #include <cstddef>
@@ -7,11 +6,17 @@
 #include <memory>
 #include <string_view>
 
+#include "buffer.h"
+
 namespace anteroom {
 
-/// What waits to be sent: bytes and files, in the order in which they were given.
+/// What waits to be sent: bytes and files, in the order in which they were given. Cannot be moved: its last
+/// piece may be its first.
 class Output {
  public:
+  Output() noexcept = default;
+  Output(Output&&) = delete;
+
   bool empty() const noexcept { return first_.bytes.empty() && !first_.file && !first_.next; }
   /// Bytes in memory, those of files not counted.
   std::size_t bytes() const noexcept { return bytes_; }

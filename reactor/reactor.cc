@@ -151,6 +151,7 @@ int Reactor::wait_failed(epoll_event* events) {
 }
 
 void Reactor::turn(std::optional<Clock::duration> wait_max) {
+  assert((!wait_max || *wait_max >= Clock::duration::zero()) && "turn() with a negative wait");
   turn_once(wait_max.value_or(Clock::duration::max()));
 }
 
@@ -216,6 +217,7 @@ void Reactor::stop() noexcept {
 }
 
 void Reactor::post(Task task) {
+  if (!task) throw argument_error("post", "an empty task to a reactor");
   {
     const std::lock_guard lock(posted_mutex_);
     posted_.push_back(std::move(task));
@@ -276,12 +278,14 @@ void Reactor::free_all(Retired retired) noexcept {
 /// Each channel may once be on each list, so that telling the reactor something can never fail. Lists live
 /// for a turn, and keep the ids of those who were retired in it.
 void Reactor::make_room_for(const Channel& channel) {
-  assert(channel.fd_ && channel.id_ == ChannelId::kNone);
+  assert(channel.id_ == ChannelId::kNone && "adopt() of a channel that a reactor has already");
   const auto fd = static_cast<std::size_t>(channel.fd());
   if (room_taken_ >= room_ || fd >= channels_.size()) make_more_room(fd);
 }
 
 void Reactor::make_more_room(std::size_t fd) {
+  // No descriptor is beyond every table.
+  if (static_cast<int>(fd) < 0) throw argument_error("adopt", "a channel without a descriptor");
   if (room_taken_ >= room_) {
     const std::size_t room = 2 * (room_taken_ + 1);
     for (std::vector<ChannelId>* list : {&again_, &again_now_, &want_descriptor_}) list->reserve(room);
@@ -309,6 +313,7 @@ std::error_code Reactor::watch_exclusive(Channel& channel) noexcept {
 }
 
 std::error_code Reactor::add_to_epoll(Channel& channel, Channel::Watch watch) noexcept {
+  assert(channel.id_ != ChannelId::kNone && "watch() of a channel that was not adopted");
   assert(!channel.is_watched() && !channel.retired_);
   constexpr std::uint32_t kAll = EPOLLIN | EPOLLPRI | EPOLLOUT | EPOLLRDHUP | EPOLLET;
   const std::uint32_t events =
@@ -326,6 +331,7 @@ void Reactor::unwatch(Channel& channel) noexcept {
 }
 
 void Reactor::again(Channel& channel) noexcept {
+  assert(channel.id_ != ChannelId::kNone && "again() of a channel that was not adopted");
   const std::uint8_t next_mark = again_mark_ ^ kBothMarks;
   if (channel.again_ == next_mark || channel.retired_) return;
   channel.again_ = next_mark;
@@ -339,6 +345,7 @@ inline void Reactor::free_later(Reapable* object) noexcept {
 
 void Reactor::retire(Channel& channel) noexcept {
   if (channel.retired_) return;
+  assert(find_channel(channel.id_) == &channel && "retire() of a channel that this reactor does not have");
   channel.retired_ = true;
   free_later(channels_[static_cast<std::size_t>(channel.fd())].release());
   --metrics_.channels;
@@ -351,7 +358,9 @@ void Reactor::retire(Channel& channel) noexcept {
   want_descriptor_.clear();
 }
 
-void Reactor::retire(std::unique_ptr<Reapable> object) noexcept { free_later(object.release()); }
+void Reactor::retire(std::unique_ptr<Reapable> object) noexcept {
+  if (object) free_later(object.release());  // as with delete, null is none
+}
 
 Fd Reactor::release(Channel& channel) noexcept {
   assert(!channel.retired_);
@@ -363,11 +372,13 @@ Fd Reactor::release(Channel& channel) noexcept {
 }
 
 void Reactor::again_when_a_descriptor_closes(Channel& channel) {
+  assert(channel.id_ != ChannelId::kNone && "a channel that was not adopted");
   if (std::ranges::find(want_descriptor_, channel.id_) == want_descriptor_.end())
     want_descriptor_.push_back(channel.id_);
 }
 
 void Reactor::for_each_channel(const std::function<void(Channel&)>& visit) {
+  if (!visit) throw argument_error("visit", "the channels of a reactor with an empty function");
   for (std::size_t fd = 0; fd < channels_.size(); ++fd) {
     if (channels_[fd]) visit(*channels_[fd]);
   }

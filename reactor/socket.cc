@@ -2,6 +2,7 @@
 #include <fmt/format.h>
 #include <sys/socket.h>
 
+#include <cassert>
 #include <cerrno>
 
 namespace anteroom {
@@ -10,6 +11,10 @@ std::error_code last_error() noexcept { return {errno, std::system_category()}; 
 
 std::system_error setup_error(std::error_code error, std::string_view tried, std::string_view on) {
   return {error, fmt::format("{} {}", tried, on)};
+}
+
+std::system_error argument_error(std::string_view tried, std::string_view on) {
+  return setup_error(std::make_error_code(std::errc::invalid_argument), tried, on);
 }
 
 Fd open_stream_socket(int family, std::error_code& error) noexcept {
@@ -44,6 +49,7 @@ Endpoint peer_endpoint(int fd) noexcept {
 }
 
 void reset_on_close(int fd) noexcept {
+  assert(fd >= 0 && "reset_on_close() of no descriptor");
   const linger at_once{.l_onoff = 1, .l_linger = 0};
   (void)::setsockopt(fd, SOL_SOCKET, SO_LINGER, &at_once, sizeof(at_once));
 }

@@ -1,6 +1,10 @@
+#include <anteroom/socket.h>
 #include <anteroom/timer.h>
 
 #include <algorithm>
+#include <cassert>
+#include <cstdio>
+#include <cstdlib>
 #include <utility>
 
 #include "timer_wheel.h"
@@ -11,7 +15,9 @@ namespace anteroom {
 /// own handler.
 class Timer::Node final : public Reapable, public TimerEntry {
  public:
-  Node(Reactor& reactor, std::function<void()> handler) : reactor_(reactor), handler_(std::move(handler)) {}
+  Node(Reactor& reactor, std::function<void()> handler) : reactor_(reactor), handler_(std::move(handler)) {
+    if (!handler_) throw argument_error("make", "a timer without a handler");
+  }
   ~Node() override { reactor_.timers().cancel(*this); }
 
   void arm_at(Clock::time_point when) noexcept {
@@ -64,6 +70,13 @@ Timer::~Timer() {
   reactor.retire(std::unique_ptr<Reapable>(std::move(node_)));
 }
 
+/// Not only where assertions are on: the program would go on with a write through a null pointer.
+Timer::Node& Timer::node_to_arm() const noexcept {
+  if (node_) return *node_;
+  std::fputs("anteroom: a timer without a reactor cannot be armed\n", stderr);
+  std::abort();
+}
+
 void Timer::arm(Clock::duration delay) noexcept {
   if (delay <= Clock::duration::zero()) return arm_at(Clock::time_point::min());
   const Clock::time_point now = Clock::now();
@@ -71,11 +84,13 @@ void Timer::arm(Clock::duration delay) noexcept {
 }
 
 void Timer::arm_at(Clock::time_point when) noexcept {
-  node_->repeat_every({});
-  node_->arm_at(when);
+  Node& node = node_to_arm();
+  node.repeat_every({});
+  node.arm_at(when);
 }
 
 void Timer::arm_every(Clock::duration interval) noexcept {
+  assert(interval >= Clock::duration::zero() && "a negative interval");
   interval = std::max<Clock::duration>(interval, std::chrono::milliseconds(1));
   arm(interval);
   node_->repeat_every(interval);

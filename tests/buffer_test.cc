@@ -1,10 +1,12 @@
-#include <anteroom/buffer.h>
+#include "buffer.h"
+
 #include <gtest/gtest.h>
 
 #include <limits>
 #include <random>
 #include <string>
 #include <string_view>
+#include <utility>
 
 #include "support/peer.h"
 
@@ -50,6 +52,47 @@ TEST(Buffer, TakesNothingWithoutHarm) {
   ASSERT_TRUE(append(buffer, {}));
   buffer.consume(0);
   EXPECT_EQ(buffer.front(), "x");
+}
+
+TEST(Buffer, IsEmptyOnceMovedFromAndTakesMore) {
+  Buffer first;
+  ASSERT_TRUE(append(first, "eight by"));
+  first.consume(1);
+  Buffer second(std::move(first));
+  EXPECT_EQ(second.front(), "ight by");
+  // NOLINTBEGIN(bugprone-use-after-move): that it is empty is what we ask
+  EXPECT_TRUE(first.empty());
+  EXPECT_EQ(first.size(), 0U);
+  EXPECT_EQ(first.capacity(), 0U);
+  EXPECT_EQ(first.front(), "");
+  ASSERT_TRUE(append(first, "more"));
+  EXPECT_EQ(first.front(), "more");
+  // NOLINTEND(bugprone-use-after-move)
+  EXPECT_EQ(second.front(), "ight by");
+}
+
+TEST(Buffer, IsEmptyOnceAssignedFromAndTakesMore) {
+  Buffer first;
+  Buffer second;
+  ASSERT_TRUE(append(first, "one"));
+  ASSERT_TRUE(append(second, std::string(100'000, 'x')));
+  second = std::move(first);
+  EXPECT_EQ(second.front(), "one");
+  // NOLINTBEGIN(bugprone-use-after-move): that it is empty is what we ask
+  EXPECT_TRUE(first.empty());
+  ASSERT_TRUE(append(first, "two"));
+  EXPECT_EQ(first.front(), "two");
+  // NOLINTEND(bugprone-use-after-move)
+}
+
+TEST(Buffer, KeepsItsBytesWhenAssignedToItself) {
+  Buffer buffer;
+  ASSERT_TRUE(append(buffer, "kept"));
+  Buffer& alias = buffer;
+  buffer = std::move(alias);
+  EXPECT_EQ(buffer.front(), "kept");
+  ASSERT_TRUE(append(buffer, "!"));
+  EXPECT_EQ(buffer.front(), "kept!");
 }
 
 TEST(Buffer, RefusesMoreThanThereCanBeAndStaysAsItWas) {

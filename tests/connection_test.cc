@@ -22,6 +22,7 @@
 #include "support/descriptors.h"
 #include "support/own_network.h"
 #include "support/peer.h"
+#include "support/thrown.h"
 #include "support/turns.h"
 
 namespace {
@@ -810,6 +811,57 @@ TEST_F(ConnectionTest, LeavesNoDescriptorBehind) {
     ASSERT_TRUE(turn_until(other, [&] { return ended == 100; }));
   }
   EXPECT_EQ(open_descriptors(), before);
+}
+
+// ---- What makes no sense
+
+TEST_F(ConnectionTest, IsNotMadeWithOptionsThatMakeNoSense) {
+  const int before = open_descriptors();
+  const auto expect_refused = [&](const ConnectionOptions& options, const char* name) {
+    const Thrown thrown = thrown_by([&] {
+      const Acceptor made(reactor, kLoopback, {}, {.connection = options});
+      return 0;
+    });
+    EXPECT_EQ(thrown.code, std::errc::invalid_argument) << name;
+    EXPECT_NE(thrown.what.find(name), std::string::npos) << thrown.what;
+  };
+  expect_refused({.high_watermark_bytes = 1000, .low_watermark_bytes = 1001}, "high_watermark_bytes");
+  expect_refused({.high_watermark_bytes = 64 * 1024 - 1}, "low_watermark_bytes");
+  expect_refused({.linger = -1ms}, "linger");
+  expect_refused({.first_byte_deadline = -1ms}, "first_byte_deadline");
+  expect_refused({.idle_deadline = -1ms}, "idle_deadline");
+  expect_refused({.rate_window = -1ms}, "rate_window");
+  turn_times(reactor, 3);
+  EXPECT_EQ(open_descriptors(), before);
+  const Acceptor equal(reactor, kLoopback, {},
+                       {.connection = {.high_watermark_bytes = 1000, .low_watermark_bytes = 1000}});
+}
+
+TEST_F(ConnectionTest, ReportsLastWordsBehindItsOwnEnd) {
+  meet({});
+  guest().end_output();
+  guest().close("words behind the end");
+  ASSERT_TRUE(turn_until(reactor, [&] { return is_over(); }));
+  EXPECT_EQ(error, std::errc::broken_pipe);
+  EXPECT_EQ(peer->received(), "");
+}
+
+TEST_F(ConnectionTest, ClosesWithNoLastWordsBehindItsOwnEnd) {
+  meet({});
+  guest().end_output();
+  guest().close("");
+  ASSERT_TRUE(turn_until(reactor, [&] { return is_over_on_both_sides(); }));
+  EXPECT_FALSE(error);
+  EXPECT_EQ(peer->error(), 0);
+}
+
+TEST(ConnectionDeathTest, CannotEndItsOutputBeforeItIsOpen) {
+  if (!kAsserts) GTEST_SKIP() << "a bug in the program, which asserts";
+  Reactor reactor;
+  const Listener listener(kLoopback);
+  Connector connector(reactor, {});
+  const ConnectResult result = connector.connect(listener.endpoint());
+  EXPECT_DEATH(reactor.find<Connection>(result.id)->end_output(), "before `open`");
 }
 
 }  // namespace

@@ -15,6 +15,7 @@
 #include "support/descriptors.h"
 #include "support/own_network.h"
 #include "support/peer.h"
+#include "support/thrown.h"
 #include "support/turns.h"
 
 namespace anteroom {
@@ -207,6 +208,45 @@ TEST_F(ConnectorTest, SaysAtOnceThatThereIsNoDescriptor) {
 
 TEST_F(ConnectorTest, SaysAtOnceThatThereIsNoSuchFamily) {
   EXPECT_EQ(connector.connect(Endpoint()).error, std::errc::address_family_not_supported);
+}
+
+TEST_F(ConnectorTest, RefusesANegativeDeadlineAtOnce) {
+  const Acceptor acceptor(reactor, kLoopback, {});
+  const int before = open_descriptors();
+  const ConnectResult result = connector.connect(acceptor.endpoint(), {.deadline = -1ns});
+  EXPECT_EQ(result.error, std::errc::invalid_argument);
+  EXPECT_EQ(result.id, ChannelId::kNone);
+  EXPECT_EQ(open_descriptors(), before);
+  EXPECT_FALSE(call(acceptor.endpoint(), {.deadline = 0ns})) << "none: the kernel's own";
+}
+
+TEST_F(ConnectorTest, RefusesASourceThatIsNoAddressAtOnce) {
+  const Acceptor acceptor(reactor, kLoopback, {});
+  EXPECT_EQ(connector.connect(acceptor.endpoint(), {.source = Endpoint()}).error,
+            std::errc::invalid_argument);
+}
+
+TEST(Connector, RefusesOptionsThatMakeNoSenseWhenItIsMade) {
+  Reactor reactor;
+  const Thrown thrown = thrown_by([&] {
+    const Connector connector(reactor, {}, {.linger = -1ms});
+    return 0;
+  });
+  EXPECT_EQ(thrown.code, std::errc::invalid_argument);
+  EXPECT_NE(thrown.what.find("linger"), std::string::npos) << thrown.what;
+}
+
+// Words that are given with close() and cannot be sent were lost without an error.
+TEST_F(ConnectorTest, ReportsLastWordsOfAConnectionThatIsNotOpenYet) {
+  const Acceptor acceptor(reactor, kLoopback, {});
+  const ConnectResult words = connector.connect(acceptor.endpoint());
+  const ConnectResult none = connector.connect(acceptor.endpoint());
+  reactor.find<Connection>(words.id)->close("words");
+  reactor.find<Connection>(none.id)->close("");
+  ASSERT_TRUE(turn_until(reactor, [&] { return closed.size() == 2; }));
+  EXPECT_EQ(closed[words.id], std::errc::not_connected);
+  EXPECT_FALSE(closed[none.id]) << "nothing was lost";
+  EXPECT_TRUE(open.empty());
 }
 
 TEST_F(ConnectorTest, SaysThatNoLocalPortIsFree) {

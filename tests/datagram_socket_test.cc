@@ -25,6 +25,7 @@
 #include "support/descriptors.h"
 #include "support/own_network.h"
 #include "support/peer.h"
+#include "support/thrown.h"
 #include "support/turns.h"
 
 namespace anteroom {
@@ -672,6 +673,33 @@ TEST_F(DatagramSocketTest, SaysWhatFailedWhenItIsMade) {
       std::errc::no_such_file_or_directory);
   EXPECT_FALSE(std::filesystem::exists(folder.path())) << "what it had bound before that is left behind";
   EXPECT_EQ(open_descriptors(), before + 1);
+}
+
+TEST_F(DatagramSocketTest, RefusesOptionsThatMakeNoSenseByName) {
+  const int before = open_descriptors();
+  const auto expect_refused = [&](const DatagramOptions& options, const char* name) {
+    const Thrown thrown = thrown_by([&] {
+      const DatagramSocket socket(reactor, kLoopback, {}, options);
+      return 0;
+    });
+    EXPECT_EQ(thrown.code, std::errc::invalid_argument) << name;
+    EXPECT_NE(thrown.what.find(name), std::string::npos) << thrown.what;
+  };
+  expect_refused({.peer = Endpoint()}, "no address");
+  expect_refused({.receive_bytes_max = 0}, "receive_bytes_max");
+  expect_refused({.datagrams_per_turn_max = 0}, "datagrams_per_turn_max");
+  expect_refused({.datagrams_per_turn_max = -1}, "datagrams_per_turn_max");
+  expect_refused({.receive_buffer_bytes = -1}, "receive_buffer_bytes");
+  expect_refused({.send_buffer_bytes = -1}, "send_buffer_bytes");
+  EXPECT_EQ(open_descriptors(), before);
+}
+
+TEST_F(DatagramSocketTest, ReportsADatagramToNobody) {
+  DatagramSocket socket(reactor, kLoopback, diary.handlers());
+  EXPECT_TRUE(socket.send("to no peer, for there is none"));
+  ASSERT_TRUE(turn_until([&] { return !diary.errors.empty(); }));
+  EXPECT_EQ(diary.errors[0], std::errc::destination_address_required);
+  EXPECT_EQ(socket.stats().failed, 1U);
 }
 
 // ---- Unix sockets

@@ -10,6 +10,8 @@
 #include <system_error>
 #include <vector>
 
+#include "support/thrown.h"
+
 namespace anteroom {
 namespace {
 
@@ -25,7 +27,7 @@ TEST(Endpoint, PrintsWhatItParses) {
   for (const char* text :
        {"127.0.0.1:7777", "0.0.0.0:0", "255.255.255.255:65535", "[::1]:7777", "[::]:1",
         "[2001:db8::ff00:42:8329]:443", "[::ffff:10.0.0.1]:80", "unix:/run/door", "unix:door", "unix:@door",
-        "unix:@", "unix:/a:b", "unix:unix:x", "[fe80::1%7]:80"}) {
+        "unix:@@", "unix:/a:b", "unix:unix:x", "[fe80::1%7]:80"}) {
     EXPECT_EQ(round_trip(text), text);
   }
 }
@@ -68,6 +70,7 @@ TEST(Endpoint, RefusesGarbage) {
                            ":",
                            "::",
                            "unix:",
+                           "unix:@",
                            "unix",
                            "127.0.0.1",
                            "127.0.0.1:",
@@ -263,6 +266,27 @@ TEST(Endpoint, OfAUnixSocketWithoutANameHasNoPath) {
   const auto endpoint = Endpoint::from(reinterpret_cast<const sockaddr*>(&unnamed), sizeof(sa_family_t));
   EXPECT_EQ(endpoint.family(), AF_UNIX);
   EXPECT_EQ(endpoint.path(), "");
+}
+
+TEST(Endpoint, RefusesAnEmptyAbstractName) {
+  for (const char* path : {"@", ""}) {
+    const test::Thrown thrown = test::thrown_by([&] { return Endpoint::unix_path(path); });
+    EXPECT_EQ(thrown.code, std::errc::invalid_argument) << '"' << path << '"';
+    EXPECT_NE(thrown.what.find(std::string("\"unix:") + path + '"'), std::string::npos) << thrown.what;
+  }
+  EXPECT_EQ(Endpoint::unix_path("@x").path(), "@x") << "one byte is a name";
+  EXPECT_EQ(Endpoint::unix_path("@@").path(), "@@");
+}
+
+TEST(Endpoint, FromNoAddressIsNone) { EXPECT_EQ(Endpoint::from(nullptr, sizeof(sockaddr_in)), Endpoint()); }
+
+TEST(Endpoint, KeepsItsValueWhenMovedFrom) {
+  Endpoint first("127.0.0.1", 80);
+  const Endpoint second(std::move(first));
+  EXPECT_EQ(second, first);  // NOLINT(bugprone-use-after-move): a value, which a move copies
+  Endpoint& alias = first;
+  first = std::move(alias);
+  EXPECT_EQ(second, first);
 }
 
 }  // namespace

@@ -83,5 +83,13 @@ TEST(Fd, IsReset) {
   EXPECT_FALSE(is_open(second));
 }
 
+TEST(Fd, StaysOpenWhenItIsResetToWhatItHolds) {
+  Fd fd(open_one());
+  const int number = fd.get();
+  fd.reset(number);
+  EXPECT_EQ(fd.get(), number);
+  EXPECT_TRUE(is_open(number));
+}
+
 }  // namespace
 }  // namespace anteroom

@@ -70,6 +70,7 @@ TEST(Log2Histogram, TakesAQuantileThatThereIsNotForTheNextThatThereIs) {
   for (const std::uint64_t value : {1U, 10U, 100U}) histogram.record(value);
   EXPECT_EQ(histogram.quantile(-1), histogram.quantile(0));
   EXPECT_EQ(histogram.quantile(7), histogram.quantile(1));
+  EXPECT_EQ(histogram.quantile(std::numeric_limits<double>::quiet_NaN()), histogram.quantile(0));
 }
 
 TEST(Log2Histogram, MergedIsAsIfAllHadBeenRecordedInOne) {

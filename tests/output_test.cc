@@ -16,6 +16,7 @@
 #include <random>
 #include <string>
 #include <string_view>
+#include <type_traits>
 #include <utility>
 
 #include "output.h"
@@ -40,6 +41,9 @@ ssize_t __wrap_sendfile(int socket, int file, off_t* offset, std::size_t size) {
 
 namespace anteroom {
 namespace {
+
+static_assert(!std::is_move_constructible_v<Output> && !std::is_move_assignable_v<Output>,
+              "its last piece may be its first, to which it points");
 
 using namespace test;
 

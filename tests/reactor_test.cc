@@ -23,6 +23,7 @@
 #include <vector>
 
 #include "support/descriptors.h"
+#include "support/thrown.h"
 #include "support/turns.h"
 
 namespace anteroom {
@@ -78,7 +79,6 @@ TEST(Reactor, WaitsNoLongerThanItIsTold) {
   Reactor reactor;
   auto begin = Clock::now();
   reactor.turn(0ms);
-  reactor.turn(-5ms);
   EXPECT_LT(Clock::now() - begin, 5s);
   begin = Clock::now();
   reactor.turn(20ms);
@@ -156,6 +156,63 @@ TEST(ReactorDeathTest, EndsTheProgramWhenAHandlerThrows) {
         reactor.turn();
       },
       "");
+}
+
+TEST(ReactorDeathTest, DoesNotTakeANegativeWait) {
+  Reactor reactor;
+  if (kAsserts) {
+    EXPECT_DEATH(reactor.turn(-5ms), "negative wait");
+  } else {
+    const auto begin = Clock::now();
+    reactor.turn(-5ms);
+    EXPECT_LT(Clock::now() - begin, 5s) << "not an endless wait, as in poll(2)";
+  }
+}
+
+TEST(Reactor, RefusesAnEmptyTaskWhereItIsPosted) {
+  Reactor reactor;
+  const Thrown thrown = thrown_by([&] {
+    reactor.post(nullptr);
+    return 0;
+  });
+  EXPECT_EQ(thrown.code, std::errc::invalid_argument);
+  EXPECT_NE(thrown.what.find("an empty task"), std::string::npos) << thrown.what;
+  reactor.turn(0ms);
+  EXPECT_EQ(reactor.metrics().tasks, 0U);
+}
+
+TEST(Reactor, RefusesAnEmptyVisit) {
+  Reactor reactor;
+  const auto refused = [&] {
+    return thrown_by([&] {
+             reactor.for_each_channel(nullptr);
+             return 0;
+           })
+        .code;
+  };
+  EXPECT_EQ(refused(), std::errc::invalid_argument) << "also where there is nothing to visit";
+  hang(reactor);
+  EXPECT_EQ(refused(), std::errc::invalid_argument);
+}
+
+TEST(Reactor, RefusesAChannelWithoutADescriptor) {
+  Reactor reactor;
+  const std::size_t before = reactor.metrics().channels;
+  const Thrown thrown =
+      thrown_by([&] { return reactor.adopt(std::make_unique<Bell>(reactor, Fd(), nullptr)).fd(); });
+  EXPECT_EQ(thrown.code, std::errc::invalid_argument);
+  EXPECT_NE(thrown.what.find("a channel without a descriptor"), std::string::npos) << thrown.what;
+  EXPECT_EQ(reactor.metrics().channels, before);
+}
+
+TEST(ReactorDeathTest, KnowsNothingOfChannelsThatItHasNotAdopted) {
+  if (!kAsserts) GTEST_SKIP() << "a bug in the program, which asserts";
+  Reactor reactor;
+  Bell stray(reactor);
+  EXPECT_DEATH((void)reactor.watch(stray), "not adopted");
+  EXPECT_DEATH(reactor.again(stray), "not adopted");
+  EXPECT_DEATH(reactor.retire(stray), "does not have");
+  EXPECT_DEATH(reactor.adopt(std::unique_ptr<Bell>()), "no channel");
 }
 
 // ---- Channels

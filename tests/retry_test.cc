@@ -20,6 +20,7 @@
 #include "support/descriptors.h"
 #include "support/own_network.h"
 #include "support/peer.h"
+#include "support/thrown.h"
 #include "support/turns.h"
 
 namespace anteroom {
@@ -126,12 +127,11 @@ TEST(Retry, DependsOnItsLastDelayWhenDecorrelated) {
   EXPECT_GT(at_the_maximum, 0);
 }
 
-TEST(Retry, MakesSenseOfNonsense) {
-  const double nan = std::numeric_limits<double>::quiet_NaN();
+TEST(Retry, StaysWithinItsBoundsWhateverItsOptions) {
   const double infinity = std::numeric_limits<double>::infinity();
   for (const Jitter jitter : {Jitter::kNone, Jitter::kFull, Jitter::kDecorrelated}) {
-    for (const double factor : {nan, -1.0, 0.0, infinity, 1e300}) {
-      Retry retry({.first_delay = -5s, .factor = factor, .delay_max = nanoseconds::max(), .jitter = jitter},
+    for (const double factor : {1.0, infinity, 1e300}) {
+      Retry retry({.first_delay = 0s, .factor = factor, .delay_max = nanoseconds::max(), .jitter = jitter},
                   3);
       for (int i = 0; i < 2000; ++i) {
         const std::optional<nanoseconds> delay = retry.next_delay();
@@ -141,8 +141,22 @@ TEST(Retry, MakesSenseOfNonsense) {
       }
     }
   }
-  Retry retry({.first_delay = 1s, .delay_max = 10ms, .jitter = Jitter::kNone}, 1);
+  Retry retry({.first_delay = 1s, .delay_max = 1s, .jitter = Jitter::kNone}, 1);
   EXPECT_EQ(delays_of(retry, 2), (std::vector<nanoseconds>{1s, 1s}));
+}
+
+TEST(Retry, RefusesOptionsThatMakeNoSenseByName) {
+  const auto expect_refused = [](const RetryOptions& options, const char* name) {
+    const Thrown thrown = thrown_by([&] { return Retry(options, 1); });
+    EXPECT_EQ(thrown.code, std::errc::invalid_argument) << name;
+    EXPECT_NE(thrown.what.find(name), std::string::npos) << thrown.what;
+  };
+  expect_refused({.first_delay = -1ns}, "first_delay");
+  expect_refused({.delay_max = -1ns}, "delay_max");
+  expect_refused({.first_delay = 1s, .delay_max = 999ms}, "delay_max");
+  expect_refused({.factor = 0.5}, "factor");
+  expect_refused({.factor = std::numeric_limits<double>::quiet_NaN()}, "factor");
+  expect_refused({.attempts_max = -1}, "attempts_max");
 }
 
 TEST(Retry, KnowsWhichErrorsMayPass) {
@@ -307,6 +321,24 @@ TEST_F(ReconnectorTest, MayBeDestroyedInItsOwnHandlers) {
   end_by(nobody, {}, {.retry = kQuick, .waiting = [&](std::error_code, nanoseconds) { end(); }});
   end_by(nobody, {}, {.retry = once, .gave_up = [&](std::error_code) { end(); }});
   end_by(Endpoint(), {}, {.retry = kQuick, .gave_up = [&](std::error_code) { end(); }});
+}
+
+TEST_F(ReconnectorTest, RefusesWhatMakesNoSenseWhenItIsMade) {
+  const int before = open_descriptors();
+  const auto expect_refused = [&](const ReconnectorOptions& of, const char* name) {
+    const Thrown thrown = thrown_by([&] {
+      const Reconnector reconnector(reactor, kLoopback, handlers(), of);
+      return 0;
+    });
+    EXPECT_EQ(thrown.code, std::errc::invalid_argument) << name;
+    EXPECT_NE(thrown.what.find(name), std::string::npos) << thrown.what;
+  };
+  expect_refused({.connect = {.deadline = -1ns}}, "connect.deadline");
+  expect_refused({.connection = {.idle_deadline = -1ms}}, "idle_deadline");
+  expect_refused({.retry = {.first_delay = -1ns}}, "first_delay");
+  expect_refused({.success_after = -1ms}, "success_after");
+  turn_times(reactor, 3);
+  EXPECT_EQ(open_descriptors(), before);
 }
 
 TEST_F(ReconnectorTest, LeavesNothingBehind) {

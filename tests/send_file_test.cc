@@ -16,6 +16,7 @@
 #include <filesystem>
 #include <fstream>
 #include <functional>
+#include <limits>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -656,6 +657,75 @@ TEST_P(SendFile, ClosesTheDescriptorOnce) {
   acceptor.reset();
   turn_times(reactor, 3);
   EXPECT_TRUE(is_open(fd));
+}
+
+// ---- What cannot be sent
+
+// It was a success, and the peer took the next answer for the file.
+TEST_P(SendFile, OfNoDescriptorIsAnErrorAndAResetAndNotAShorterAnswer) {
+  meet();
+  EXPECT_TRUE(guest().send("head "));
+  EXPECT_FALSE(guest().send_file(Fd(::open("/no/such/file", O_RDONLY | O_CLOEXEC)), 0, 10));
+  EXPECT_FALSE(guest().send("tail"));
+  EXPECT_FALSE(guest().is_open());
+  guest().close();
+  ASSERT_TRUE(turn_until(reactor, [&] { return closed_calls == 1 && peer->drain(); }));
+  EXPECT_EQ(error, std::errc::bad_file_descriptor);
+  EXPECT_EQ(peer->received().find("tail"), std::string::npos);
+  if (is_tcp()) {
+    EXPECT_EQ(peer->error(), ECONNRESET);
+  }
+}
+
+TEST_P(SendFile, OfNoDescriptorIsAnErrorAlsoForNoBytes) {
+  meet();
+  EXPECT_FALSE(guest().send_file(Fd(), 0, 0));
+  ASSERT_TRUE(turn_until(reactor, [&] { return closed_calls == 1; }));
+  EXPECT_EQ(error, std::errc::bad_file_descriptor);
+}
+
+TEST_P(SendFile, OfNoDescriptorIsAnErrorAlsoBehindWhatWaits) {
+  meet();
+  EXPECT_TRUE(guest().send(large_content()));
+  EXPECT_FALSE(guest().send_file(Fd(), 0, 10));
+  ASSERT_TRUE(turn_until(reactor, [&] { return closed_calls == 1 && peer->drain(); }));
+  EXPECT_EQ(error, std::errc::bad_file_descriptor);
+  EXPECT_LT(peer->received().size(), large_content().size());
+}
+
+TEST_P(SendFile, OfADescriptorThatIsClosedIsAnError) {
+  meet();
+  Fd file = file_of("content");
+  ::close(file.get());
+  EXPECT_FALSE(guest().send_file(Fd(file.release()), 0, 7));
+  ASSERT_TRUE(turn_until(reactor, [&] { return closed_calls == 1; }));
+  EXPECT_EQ(error, std::errc::bad_file_descriptor);
+}
+
+TEST_P(SendFile, BeyondWhatAFileMayHaveIsAnErrorAtOnce) {
+  constexpr auto kMost = static_cast<std::uint64_t>(std::numeric_limits<off_t>::max());
+  constexpr std::pair<std::uint64_t, std::uint64_t> kTooFar[] = {
+      {kMost + 1, 1}, {~std::uint64_t{0}, 1}, {kMost, 1}, {1, kMost}, {0, kMost + 1}, {1, ~std::uint64_t{0}}};
+  for (const auto& [offset, size] : kTooFar) {
+    meet();
+    EXPECT_TRUE(guest().send(large_content())) << "something waits, so the kernel is not asked yet";
+    EXPECT_FALSE(guest().send_file(file_of("content"), offset, size));
+    closed_calls = 0;
+    ASSERT_TRUE(turn_until(reactor, [&] { return closed_calls == 1; })) << offset << " + " << size;
+    EXPECT_EQ(error, std::errc::value_too_large) << offset << " + " << size;
+    id = ChannelId::kNone;
+    acceptor.reset();
+  }
+}
+
+TEST_P(SendFile, MoreFilesThanCanBeCountedAreAnErrorAtOnce) {
+  meet();
+  constexpr auto kMost = static_cast<std::uint64_t>(std::numeric_limits<off_t>::max());
+  EXPECT_TRUE(guest().send(large_content()));
+  EXPECT_TRUE(guest().send_file(file_of("content"), 0, kMost - (4 << 20)));
+  EXPECT_FALSE(guest().send_file(file_of("content"), 0, kMost - (4 << 20)));
+  ASSERT_TRUE(turn_until(reactor, [&] { return closed_calls == 1; }));
+  EXPECT_EQ(error, std::errc::value_too_large);
 }
 
 }  // namespace

@@ -3,12 +3,15 @@
 #include <time.h>
 
 #include <chrono>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <random>
+#include <system_error>
 #include <utility>
 #include <vector>
 
+#include "support/thrown.h"
 #include "support/turns.h"
 
 namespace anteroom {
@@ -265,6 +268,45 @@ TEST(Timer, MayBeOneOfAHundredThousand) {
   EXPECT_EQ(fired, 0);
   for (Timer& timer : timers) timer.arm(0ms);
   ASSERT_TRUE(turn_until(reactor, [&] { return fired == 100'000; }));
+}
+
+// ---- What makes no sense
+
+TEST(Timer, WithoutAHandlerIsRefused) {
+  Reactor reactor;
+  const Thrown thrown = thrown_by([&] { return Timer(reactor, nullptr); });
+  EXPECT_EQ(thrown.code, std::errc::invalid_argument);
+  EXPECT_NE(thrown.what.find("a timer without a handler"), std::string::npos) << thrown.what;
+  EXPECT_EQ(thrown_by([&] { return Timer(reactor, std::function<void()>()); }).code,
+            std::errc::invalid_argument);
+}
+
+TEST(TimerDeathTest, WithoutAReactorCannotBeArmed) {
+  Timer timer;
+  EXPECT_DEATH(timer.arm(0ms), "a timer without a reactor cannot be armed");
+  EXPECT_DEATH(timer.arm_at(Clock::now()), "a timer without a reactor cannot be armed");
+  EXPECT_DEATH(timer.arm_every(1ms), "a timer without a reactor cannot be armed");
+}
+
+TEST(TimerDeathTest, ThatWasMovedFromCannotBeArmed) {
+  Reactor reactor;
+  Timer first(reactor, [] {});
+  const Timer second(std::move(first));
+  // NOLINTBEGIN(bugprone-use-after-move): what may be done with it is what we ask
+  EXPECT_DEATH(first.arm(0ms), "a timer without a reactor cannot be armed");
+  first.cancel();
+  EXPECT_FALSE(first.is_armed());
+  first = Timer(reactor, [] {});
+  first.arm(0ms);
+  EXPECT_TRUE(first.is_armed());
+  // NOLINTEND(bugprone-use-after-move)
+}
+
+TEST(TimerDeathTest, CannotBeArmedForANegativeInterval) {
+  if (!kAsserts) GTEST_SKIP() << "without assertions it is a millisecond";
+  Reactor reactor;
+  Timer timer(reactor, [] {});
+  EXPECT_DEATH(timer.arm_every(-1ms), "a negative interval");
 }
 
 }  // namespace

@@ -13,7 +13,8 @@
 namespace ANTEROOM_EXPORT anteroom {
 
 struct ConnectOptions {
-  /// How long one attempt may take; 0 leaves it to the kernel, which gives up after about two minutes.
+  /// How long one attempt may take; 0 leaves it to the kernel, which gives up after about two minutes. A
+  /// negative one is an invalid_argument.
   std::chrono::nanoseconds deadline = std::chrono::seconds(10);
   /// The address to call from. With port 0 the port is picked when it is known whom we call
   /// (IP_BIND_ADDRESS_NO_PORT), so one source reaches each destination from all of its ports.
@@ -26,7 +27,8 @@ struct ConnectOptions {
 /// What came of asking for a connection.
 struct ConnectResult {
   ChannelId id = ChannelId::kNone;  ///< of the Connection whose `open` or `closed` the turn will tell
-  std::error_code error;  ///< why there is none: no descriptor, no memory, or the source is not ours
+  /// Why there is none: no descriptor, no memory, the source is not ours, or an option makes no sense.
+  std::error_code error;
 };
 
 /// Makes non-blocking connections, as many as are asked for, with one set of handlers for all of them.
@@ -37,6 +39,7 @@ struct ConnectResult {
 /// hold; none of its handlers is called any more.
 class Connector {
  public:
+  /// Throws std::system_error (invalid_argument) if an option makes no sense.
   explicit Connector(Reactor& reactor, ConnectionHandlers handlers, ConnectionOptions options = {});
   Connector(Connector&&) = delete;
   ~Connector();

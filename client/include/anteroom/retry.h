@@ -38,7 +38,9 @@ struct RetryOptions {
 ///   decorrelated: min(delay_max, random(first_delay, factor * last delay)), which was first_delay at first
 class Retry {
  public:
-  Retry(const RetryOptions& options, std::uint64_t seed) noexcept;
+  /// Throws std::system_error (invalid_argument) if a time or attempts_max is negative, delay_max less than
+  /// first_delay, or factor less than 1.
+  Retry(const RetryOptions& options, std::uint64_t seed);
 
   /// A call has failed: how long to wait before the next. Nothing once it was the last.
   std::optional<std::chrono::nanoseconds> next_delay() noexcept;
@@ -88,6 +90,7 @@ class Reconnector {
  public:
   /// The first call is made in the next turn. `handlers` are told of each connection, and of each attempt
   /// that made a socket: `closed`, without `open` before.
+  /// Throws std::system_error (invalid_argument) if an option makes no sense.
   Reconnector(Reactor& reactor, const Endpoint& to, ConnectionHandlers handlers,
               ReconnectorOptions options = {});
   Reconnector(Reconnector&&) = delete;

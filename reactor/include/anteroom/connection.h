@@ -45,6 +45,9 @@ struct ConnectionHandlers {
 
 /// What all connections of one acceptor or connector have in common.
 struct ConnectionOptions {
+  // Times that are negative, and a high watermark below the low one, are refused: whatever is made with them
+  // throws std::system_error (invalid_argument).
+
   /// As long as this much or more waits to be sent, nothing is read: who does not take our answers may not
   /// ask either.
   std::size_t high_watermark_bytes = 256 * 1024;
@@ -97,12 +100,14 @@ class Connection final : public Channel {
 
   /// Sends `size` bytes of a file from `offset` on, after all that was sent before, without copying them
   /// (sendfile(2)); what is sent later comes after it. `file` is a descriptor that can be mapped, and closed
-  /// when it is through. The connection ends with io_error if the file turns out to be shorter. Otherwise as
-  /// send().
+  /// when it is through. The connection ends with io_error if the file turns out to be shorter, with
+  /// bad_file_descriptor if `file` is none (open(2) has failed), and with value_too_large if `offset` and
+  /// `size` are beyond what a file may have; the peer gets a reset then, for it cannot have what it was
+  /// promised. Otherwise as send().
   bool send_file(Fd file, std::uint64_t offset, std::uint64_t size) noexcept;
 
   /// Sends what waits, then ends our side (FIN): the peer sees the end, and we go on reading until it ends
-  /// its own. To send() more is refused.
+  /// its own. To send() more is refused. Asserts before `open`.
   void end_output() noexcept;
 
   /// Sends what waits, then ends in order. The peer gets all of it, even if it is still sending itself, as
@@ -113,7 +118,8 @@ class Connection final : public Channel {
 
   /// send() and close() in one: where nothing else waits, the last bytes and our FIN share a segment
   /// (MSG_MORE, which close(2) pushes), so the peer is woken once and not twice. A hello costs the server a
-  /// sixth less.
+  /// sixth less. Words that cannot be sent end the connection with an error: not_connected before `open`,
+  /// broken_pipe after end_output(). Once it closes already, it is as close().
   void close(std::string_view last_words) noexcept;
 
   /// Ends at once: the peer gets a reset, and what was not sent is lost. `closed` will say
@@ -210,6 +216,7 @@ class Connection final : public Channel {
   void write() noexcept;
   void written() noexcept;
   void finish_output() noexcept;
+  void last_words_lost(std::string_view last_words) noexcept;
   void note_sent(std::size_t count) noexcept;
   void drop_output() noexcept;
   void send_failed(int error) noexcept;
@@ -250,10 +257,12 @@ class Connection final : public Channel {
 /// Owned by the acceptor or connector that made it until end_all(), and then by its last connection.
 class Connection::Kind : public Reapable {
  public:
+  /// Throws std::system_error (invalid_argument) if a time is negative, or the high watermark below the low
+  /// one.
   Kind(ConnectionHandlers the_handlers, const ConnectionOptions& the_options);
 
   const ConnectionHandlers handlers;
-  const ConnectionOptions options;  ///< times and rates clamped to what makes sense
+  const ConnectionOptions options;  ///< times at most a year, and a rate_window of at least 10 ms
   std::size_t living() const noexcept { return living_; }
 
  protected:

@@ -35,10 +35,10 @@ struct DatagramHandlers {
 struct DatagramOptions {
   /// Connects to this one: the only one that it then hears, and the one that send(bytes) is for.
   std::optional<Endpoint> peer = std::nullopt;
-  /// A longer datagram is cut, and says so. At most 65,536, of which UDP uses 65,507 (RFC 768). With one
+  /// A longer datagram is cut, and says so. 1 to 65,536, of which UDP uses 65,507 (RFC 768). With one
   /// system call come as many as have room in 64 KiB, 32 at most.
   std::size_t receive_bytes_max = 2048;
-  /// The most that are taken in before the others of the reactor get their turn again.
+  /// The most that are taken in before the others of the reactor get their turn again; at least 1.
   int datagrams_per_turn_max = 256;
   /// The most that may wait to be sent, with 16 to 126 bytes for the address of each; at least 68 KiB, at
   /// most 1 GiB. Twice that is set aside at the first send().
@@ -76,7 +76,8 @@ class DatagramSocket {
  public:
   /// Bound to `local`; without an address there, to what the kernel picks when it connects to options.peer.
   /// A Unix socket's path left behind by a dead socket is replaced; it is removed at the end.
-  /// Throws std::system_error that says what failed, on what address.
+  /// Throws std::system_error that says what failed, on what address; invalid_argument if an option makes no
+  /// sense (a peer that is no address, a number below its least).
   DatagramSocket(Reactor& reactor, const Endpoint& local, DatagramHandlers handlers,
                  const DatagramOptions& options = {});
   DatagramSocket(DatagramSocket&&) = delete;

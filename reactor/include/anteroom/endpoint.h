@@ -22,14 +22,14 @@ class Endpoint {
   /// Throws std::system_error (invalid_argument) for anything else.
   Endpoint(std::string_view ip, std::uint16_t port);
 
-  /// A Unix socket: a path of at most 107 bytes, or "@name" for the abstract namespace.
+  /// A Unix socket: a path of at most 107 bytes, or "@name" for the abstract namespace. Neither may be empty.
   /// Throws std::system_error (filename_too_long, invalid_argument).
   static Endpoint unix_path(std::string_view path);
 
   /// "127.0.0.1:7777", "[::1]:7777", "unix:/run/door", "unix:@door"; nothing if `text` is none of them.
   static std::optional<Endpoint> parse(std::string_view text);
 
-  /// What the kernel wrote; no address if the family is unknown or `size` too small for it.
+  /// What the kernel wrote; no address if there is none, the family is unknown, or `size` too small for it.
   static Endpoint from(const sockaddr* address, socklen_t size) noexcept;
 
   int family() const noexcept { return any_.sa_family; }

@@ -24,10 +24,11 @@ class Fd {
   /// Gives the descriptor away; the caller closes it.
   int release() noexcept { return std::exchange(fd_, -1); }
 
-  /// Closes what is held and takes `fd` instead. close(2) is never repeated: on Linux the descriptor is gone
-  /// even when the call says EINTR, and a second one might close somebody else's.
+  /// Closes what is held and takes `fd` instead; that one may be what is held, and then stays open. close(2)
+  /// is never repeated: on Linux the descriptor is gone even when the call says EINTR, and a second one might
+  /// close somebody else's.
   void reset(int fd = -1) noexcept {
-    if (fd_ >= 0) ::close(fd_);
+    if (fd_ >= 0 && fd_ != fd) ::close(fd_);
     fd_ = fd;
   }
 

@@ -42,7 +42,8 @@ class Log2Histogram {
   /// The upper end of the bucket in which the quantile `q` (0 to 1) lies, at most max(): up to twice the true
   /// value, never less. 0 if nothing was recorded.
   std::uint64_t quantile(double q) const noexcept {
-    const auto rank = static_cast<std::uint64_t>(std::clamp(q, 0.0, 1.0) * static_cast<double>(count_));
+    const double share = q > 0 ? std::min(q, 1.0) : 0;  // what is no number is 0
+    const auto rank = static_cast<std::uint64_t>(share * static_cast<double>(count_));
     std::uint64_t seen = 0;
     for (std::size_t i = 0; i < kBuckets; ++i) {
       seen += buckets_[i];

@@ -4,6 +4,7 @@
 #include <anteroom/loop_metrics.h>
 
 #include <atomic>
+#include <cassert>
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
@@ -48,6 +49,7 @@ class Reactor {
   /// One pass of the loop: waits for events (at most until the next timer, at most `wait_max`, and not at all
   /// if there is work), then tells the channels, fires timers, runs posted tasks, returns to whom stopped for
   /// a budget, and reaps. Throws std::system_error if epoll_wait(2) fails for another reason than a signal.
+  /// A negative `wait_max` asserts, for poll(2) takes it for an endless wait; it does not wait.
   void turn(std::optional<Clock::duration> wait_max = std::nullopt);
 
   /// Turns until stop(). A stop() that came before run() counts: then there is one turn that does not wait.
@@ -59,6 +61,7 @@ class Reactor {
 
   /// Runs `task` in this reactor's thread, in this turn or the next, and never from in here. From any thread,
   /// from a handler. What is posted but never run (no further turn) is destroyed with the reactor.
+  /// Throws std::system_error (invalid_argument) if `task` is empty.
   void post(Task task);
 
   /// The time of this turn: read when it is first asked for, and the same until the turn ends.
@@ -126,8 +129,10 @@ class Reactor {
   }
 
   /// Takes a channel in and names it. epoll does not know it yet.
+  /// Throws std::system_error (invalid_argument) if it has no descriptor.
   template <class T>
   T& adopt(std::unique_ptr<T> channel) {
+    assert(channel != nullptr && "adopt() of no channel");
     T& adopted = *channel;
     make_room_for(adopted);  // throws std::bad_alloc; then the channel is freed
     take_in(channel.release());
@@ -162,6 +167,7 @@ class Reactor {
   void again_when_a_descriptor_closes(Channel& channel);
 
   /// Every living channel, in the order of descriptors. `visit` may retire the channel that it is given.
+  /// Throws std::system_error (invalid_argument) if `visit` is empty.
   void for_each_channel(const std::function<void(Channel&)>& visit);
 
   /// Where channels read into: shared, so it holds nothing from one call to the next.

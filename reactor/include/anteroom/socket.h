@@ -17,6 +17,10 @@ ANTEROOM_EXPORT std::error_code last_error() noexcept;
 ANTEROOM_EXPORT std::system_error setup_error(std::error_code error, std::string_view tried,
                                               std::string_view on);
 
+/// The same for an argument that makes no sense (invalid_argument): "set idle_deadline to -5 ms: Invalid
+/// argument".
+ANTEROOM_EXPORT std::system_error argument_error(std::string_view tried, std::string_view on);
+
 /// A stream socket that is non-blocking and closed on exec. On failure the descriptor is not open and `error`
 /// says why.
 ANTEROOM_EXPORT Fd open_stream_socket(int family, std::error_code& error) noexcept;
@@ -32,7 +36,7 @@ ANTEROOM_EXPORT Endpoint local_endpoint(int fd) noexcept;
 ANTEROOM_EXPORT Endpoint peer_endpoint(int fd) noexcept;
 
 /// From now on close(2) sends RST instead of FIN, and throws away what was not sent yet (SO_LINGER with time
-/// 0, socket(7)).
+/// 0, socket(7)). `fd` is an open socket.
 ANTEROOM_EXPORT void reset_on_close(int fd) noexcept;
 
 }  // namespace anteroom

@@ -18,8 +18,10 @@ class Timer {
  public:
   using Clock = Reactor::Clock;
 
-  /// A timer of nobody: never armed, may only be assigned to.
+  /// A timer without a reactor, as one that was moved from: not armed, and may be cancelled and assigned to.
+  /// To arm it ends the program, in every build, with a message.
   Timer() noexcept;
+  /// Throws std::system_error (invalid_argument) without a handler.
   Timer(Reactor& reactor, std::function<void()> handler);
   Timer(Timer&&) noexcept;
   Timer& operator=(Timer&&) noexcept;
@@ -30,8 +32,8 @@ class Timer {
   void arm(Clock::duration delay) noexcept;
   void arm_at(Clock::time_point when) noexcept;
 
-  /// Fires every `interval` (at least 1 ms), first in one interval from now. Intervals missed by a busy loop
-  /// are skipped.
+  /// Fires every `interval` (at least 1 ms; a negative one asserts), first in one interval from now.
+  /// Intervals missed by a busy loop are skipped.
   void arm_every(Clock::duration interval) noexcept;
 
   void cancel() noexcept;
@@ -40,6 +42,7 @@ class Timer {
  private:
   class Node;
   explicit Timer(std::unique_ptr<Node> node) noexcept;
+  Node& node_to_arm() const noexcept;
   std::unique_ptr<Node> node_;
 };
 

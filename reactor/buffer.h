@@ -1,6 +1,5 @@
 #pragma once
-#include <anteroom/export.h>
-
+#include <cassert>
 #include <cstddef>
 #include <cstring>
 #include <memory>
@@ -8,11 +7,27 @@
 #include <string_view>
 #include <utility>
 
-namespace ANTEROOM_EXPORT anteroom {
+namespace anteroom {
 
-/// Bytes that wait to be sent: in at the back, out at the front. Holds no memory while it is empty.
+/// Bytes that wait to be sent: in at the back, out at the front. Holds no memory while it is empty. One that
+/// was moved from is empty.
 class Buffer {
  public:
+  Buffer() noexcept = default;
+  Buffer(Buffer&& other) noexcept
+      : bytes_(std::move(other.bytes_)),
+        begin_(std::exchange(other.begin_, 0)),
+        end_(std::exchange(other.end_, 0)),
+        capacity_(std::exchange(other.capacity_, 0)) {}
+  Buffer& operator=(Buffer&& other) noexcept {
+    if (this == &other) return *this;
+    bytes_ = std::move(other.bytes_);
+    begin_ = std::exchange(other.begin_, 0);
+    end_ = std::exchange(other.end_, 0);
+    capacity_ = std::exchange(other.capacity_, 0);
+    return *this;
+  }
+
   bool empty() const noexcept { return begin_ == end_; }
   std::size_t size() const noexcept { return end_ - begin_; }
   std::size_t capacity() const noexcept { return capacity_; }
@@ -28,6 +43,7 @@ class Buffer {
 
   /// Forgets the first `count` bytes, of which there are at least so many.
   void consume(std::size_t count) noexcept {
+    assert(count <= size());
     begin_ += count;
     if (empty()) clear();
   }
