@@ -2,7 +2,9 @@
 #include <anteroom/reactor.h>
 #include <anteroom/socket.h>
 #include <fmt/format.h>
+#include <linux/sockios.h>
 #include <sys/epoll.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 
 #include <algorithm>
@@ -223,7 +225,7 @@ void Connection::peer_ended() noexcept {
   if (stays) kind_->handlers.peer_ended(*this);
   if (state_ == State::kFailing) return end(error_);
   if (state_ != State::kOpen) return;
-  if (!output_ && (output_ended_ || !stays)) return end(0);
+  if (!output_ && (output_ended_ || !stays)) return end_behind_peer();
   watch_or_end();  // for its reset
 }
 
@@ -272,13 +274,13 @@ void Connection::close() noexcept {
 /// was sent one segment, as the textbook's hello client, needs no such care, and costs no more than this one
 /// recv.
 void Connection::end_in_order() noexcept {
-  if (peer_has_ended_) return end(0);
+  if (peer_has_ended_) return end_behind_peer();
   char probe;  // not the scratch buffer: the handler that calls close() may be looking at it
   ssize_t count = 0;
   do {
     count = ::recv(fd(), &probe, sizeof(probe), 0);
   } while (count < 0 && errno == EINTR);
-  if (count == 0) return end(0);
+  if (count == 0) return end_behind_peer();
   if (count < 0 && errno != EAGAIN) return end(errno);
   if (count < 0 && !has_heard_ && sent_bytes_ <= kSmallAnswer) return end(0);
   linger();
@@ -286,13 +288,34 @@ void Connection::end_in_order() noexcept {
 
 void Connection::linger() noexcept {
   state_ = State::kLingering;
-  if (::shutdown(fd(), SHUT_WR) != 0) return end(errno);
+  if (::shutdown(fd(), SHUT_WR) != 0) {  // ENOTCONN: it has reset
+    const int error = errno;
+    const int reset = take_socket_error(fd()).value();
+    return end(reset != 0 ? reset : error);
+  }
   if (is_watched()) {
     reactor().again(*this);  // the edge for what lies there already may be behind us
   } else if (!watch_or_end()) {
     return;
   }
-  end_after(kind_->options.linger);
+  if (Deadlines* const all = deadlines()) all->linger();
+}
+
+/// Both sides have nothing more to say. But the peer may never read what it was sent, and once the descriptor
+/// is closed the kernel keeps that for minutes: so who was sent much is lingered for until its kernel has all
+/// of it.
+void Connection::end_behind_peer() noexcept {
+  peer_has_ended_ = true;
+  if (sent_bytes_ <= kSmallAnswer || unacknowledged() == 0) return end(0);
+  if (state_ != State::kLingering) linger();
+}
+
+/// Bytes of ours that the kernel still holds (SIOCOUTQ, tcp(7)), where our FIN counts as one of them. 0 for a
+/// Unix socket, of which they lie in the peer's own queue.
+std::size_t Connection::unacknowledged() const noexcept {
+  int bytes = 0;
+  if (::ioctl(fd(), SIOCOUTQ, &bytes) != 0 || bytes <= 1 || local().family() == AF_UNIX) return 0;
+  return static_cast<std::size_t>(bytes);
 }
 
 void Connection::read_last() noexcept {
@@ -300,13 +323,21 @@ void Connection::read_last() noexcept {
   std::size_t budget = kind_->options.read_bytes_per_turn_max;
   for (;;) {
     const ssize_t count = ::recv(fd(), scratch.data(), scratch.size(), 0);
-    if (count == 0) return end(0);
+    if (count == 0) return peer_ended_last();
     if (count < 0 && errno == EAGAIN) return;
     if (count < 0 && errno != EINTR) return end(errno);
     if (count < 0) continue;
     if (static_cast<std::size_t>(count) >= budget) return reactor().again(*this);
     budget -= static_cast<std::size_t>(count);
   }
+}
+
+/// Its FIN, behind ours. A reset behind it is no error of recv(2) any more.
+void Connection::peer_ended_last() noexcept {
+  if (sees_error_) {
+    if (const int error = take_socket_error(fd()).value()) return end(error);
+  }
+  end_behind_peer();
 }
 
 void Connection::abort() noexcept {

@@ -1,16 +1,19 @@
 #include "connection_deadlines.h"
 
+#include <anteroom/socket.h>
 #include <linux/sock_diag.h>
 #include <sys/socket.h>
 
 #include <algorithm>
 #include <cerrno>
 #include <cstdint>
+#include <limits>
 
 namespace anteroom {
 namespace {
 
 constexpr std::chrono::milliseconds kMercy{1};
+constexpr int kLooks = 4;  // while it lingers for one that takes nothing
 
 bool has_input(int fd) noexcept {
   char byte;
@@ -28,6 +31,44 @@ void Connection::Deadlines::end_after(Clock::duration delay) noexcept {
   end_ = delay < Clock::time_point::max() - now ? now + delay : Clock::time_point::max();
   if (connection_.state_ == State::kClosing) in_kernel_at_end_set_ = bytes_in_kernel();
   connection_.reactor().timers().arm(*this, armed_for_ = next());
+}
+
+void Connection::Deadlines::linger() noexcept {
+  const Clock::time_point now = Clock::now();  // see end_after()
+  end_ = now + options().linger;
+  output_window_ = now;
+  in_kernel_at_window_ = std::numeric_limits<std::size_t>::max();
+  // Most have ended by the first look, so what the kernel holds is not asked before. One that was sent little
+  // is looked at in the end only.
+  const bool may_hold_much = connection_.sent_bytes_ > kSmallAnswer;
+  connection_.reactor().timers().arm(*this,
+                                     armed_for_ = may_hold_much ? now + options().linger / kLooks : end_);
+}
+
+/// Closed now, the kernel would go on to offer the peer what it does not take, as an orphan, for minutes:
+/// tcp(7), tcp_orphan_retries. What it takes slowly it shall get.
+void Connection::Deadlines::look_at_lingering(Clock::time_point now) noexcept {
+  const std::size_t left = connection_.unacknowledged();
+  if (left == 0) {
+    if (now >= end_) return connection_.end(0);  // it has been served
+    return connection_.reactor().timers().arm(*this, armed_for_ = end_);
+  }
+  const double gone = static_cast<double>(in_kernel_at_window_) - static_cast<double>(left);
+  const double seconds = std::chrono::duration<double>(now - output_window_).count();
+  if (gone >= std::max(1.0, static_cast<double>(options().send_bytes_per_second_min) * seconds)) {
+    in_kernel_at_window_ = left;
+    output_window_ = now;
+    end_ = now + options().linger;
+  }
+  if (now >= end_) return time_out();
+  connection_.reactor().timers().arm(*this, armed_for_ = std::min(end_, now + options().linger / kLooks));
+}
+
+/// What the kernel holds, only a reset frees. Who has got all that was sent sees an end in order.
+void Connection::Deadlines::time_out() noexcept {
+  ++connection_.reactor().counts().timed_out;
+  if (connection_.unacknowledged() > 0) reset_on_close(connection_.fd());
+  connection_.end(ETIMEDOUT);
 }
 
 void Connection::Deadlines::opened() noexcept {
@@ -52,8 +93,7 @@ void Connection::Deadlines::output_begins() noexcept {
 
 void Connection::Deadlines::expired() noexcept {
   const Clock::time_point now = this->now();
-  if (connection_.state_ == State::kLingering && now >= end_)
-    return connection_.end(0);  // it has been served
+  if (connection_.state_ == State::kLingering) return look_at_lingering(now);
   // Its first byte lies there, though we do not read.
   if (connection_.state_ == State::kOpen && !connection_.has_heard_)
     connection_.has_heard_ = has_input(connection_.fd());
@@ -62,8 +102,7 @@ void Connection::Deadlines::expired() noexcept {
     // It has spoken, and it is we who are late.
     if (!is_output_missed(now) && connection_.may_read() && has_input(connection_.fd()))
       return connection_.reactor().timers().arm(*this, armed_for_ = now + kMercy);
-    ++connection_.reactor().counts().timed_out;
-    return connection_.end(ETIMEDOUT);
+    return time_out();
   }
   begin_windows(now);
   connection_.reactor().timers().arm(*this, armed_for_ = next());

@@ -20,9 +20,12 @@ class Connection::Deadlines final : public TimerEntry {
   ~Deadlines() { cancel(); }
   void cancel() noexcept { connection_.reactor().timers().cancel(*this); }
 
-  /// The end, whatever happens: of an attempt to connect, or of lingering. Of a connection that closes with
-  /// output waiting: unless the peer takes something until then.
+  /// The end, whatever happens, of an attempt to connect. Of a connection that closes with output waiting:
+  /// unless the peer takes something until then.
   void end_after(Clock::duration delay) noexcept;
+  /// Our FIN is sent. The peer has `linger` to end its side, too: from now on, or from when it last took
+  /// something that the kernel still holds.
+  void linger() noexcept;
   /// It is open: from now on the deadlines of its options hold, and no other.
   void opened() noexcept;
 
@@ -41,6 +44,8 @@ class Connection::Deadlines final : public TimerEntry {
 
  private:
   void expired() noexcept override;
+  void look_at_lingering(Clock::time_point now) noexcept;
+  void time_out() noexcept;
   bool is_missed(Clock::time_point now) const noexcept;
   bool is_input_due() const noexcept;
   bool is_output_due() const noexcept;

@@ -187,7 +187,7 @@ void Connection::written() noexcept {
   if (state_ == State::kClosing) return end_in_order();
   if (output_ended_) finish_output();
   if (state_ == State::kOpen && kind_->handlers.drained) kind_->handlers.drained(*this);
-  if (state_ == State::kOpen && peer_has_ended_ && !output_ && !kind_->handlers.peer_ended) end(0);
+  if (state_ == State::kOpen && peer_has_ended_ && !output_ && !kind_->handlers.peer_ended) end_behind_peer();
 }
 
 void Connection::end_output() noexcept {
@@ -203,7 +203,7 @@ void Connection::finish_output() noexcept {
     const int reset = take_socket_error(fd()).value();
     return send_failed(reset != 0 ? reset : error);
   }
-  if (peer_has_ended_) return end(0);
+  if (peer_has_ended_) return end_behind_peer();
   if (!is_watched()) watch_or_end();  // for its end
 }
 

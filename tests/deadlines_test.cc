@@ -13,7 +13,11 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <chrono>
+#include <cstdint>
+#include <cstdio>
+#include <fstream>
 #include <functional>
 #include <map>
 #include <memory>
@@ -159,6 +163,48 @@ class Deadlines : public testing::Test {
     return bytes;
   }
 
+  /// All of it is given to the kernel, which cannot get rid of it: the peer's buffer is the shorter one.
+  std::size_t send_more_than_is_taken() {
+    (void)set_socket_option(guest().fd(), SOL_SOCKET, SO_SNDBUF, 1 << 20);
+    std::size_t sent = 0;
+    while (sent < 256 * 1024) {
+      EXPECT_TRUE(guest().send(pattern(16'384)));
+      sent += 16'384;
+    }
+    EXPECT_EQ(guest().unsent_bytes(), 0U);
+    return sent;
+  }
+  /// The peer takes what has come, until the kernel has less of ours; how much it took.
+  std::size_t take_until_acknowledged() {
+    const int before = bytes_on_the_way();
+    const Clock::time_point end = real_now() + kPatience;
+    std::size_t taken = 0;
+    while (bytes_on_the_way() >= before && real_now() < end) taken += take(10'000);
+    return taken;
+  }
+  /// Sockets of ours at `port` that no process has any more, and that still have something to send.
+  static int orphans_of(std::uint16_t port) {
+    std::ifstream sockets("/proc/net/tcp");
+    std::string line;
+    int orphans = 0;
+    std::getline(sockets, line);  // the heading
+    while (std::getline(sockets, line)) {
+      unsigned local_port = 0;
+      unsigned to_send = 0;
+      unsigned long inode = 1;
+      if (std::sscanf(line.c_str(), " %*d: %*x:%x %*x:%*x %*x %x:%*x %*x:%*x %*x %*d %*d %lu", &local_port,
+                      &to_send, &inode) == 3 &&
+          local_port == port && inode == 0 && to_send > 0)
+        ++orphans;
+    }
+    return orphans;
+  }
+  void expect_a_reset() {
+    peer->receive_all();
+    EXPECT_TRUE(peer->is_over());
+    EXPECT_EQ(peer->error(), ECONNRESET);
+  }
+
   Connection& guest() {
     auto* const connection = reactor.find<Connection>(id);
     EXPECT_NE(connection, nullptr);
@@ -189,9 +235,12 @@ class Deadlines : public testing::Test {
   Clock::time_point opened_at;
   Clock::time_point ended_at;
   std::string heard;
+  std::size_t sent_in_all = 0;
   int closed_calls = 0;
   std::error_code error;
 };
+
+using Lingering = Deadlines;
 
 TEST_F(Deadlines, AreNoneUnlessAskedFor) {
   meet({});
@@ -622,6 +671,252 @@ TEST_F(Deadlines, DoNotCutAReaderThoughTheKernelTakesNothingForAWhileWhenWeHaveC
     guest().close();
   });
   expect_to_live_as_long_as_it_takes(100'000);
+}
+
+// ---- What the kernel holds
+
+// Found outside: who had given all to the kernel closed with a FIN, deadline or not, and the kernel went on
+// to offer megabytes to those who read nothing, as orphans, for more than a minute.
+
+TEST_F(Deadlines, FreeWhatTheKernelHoldsForWhoReadsNothing) {
+  meet({.idle_deadline = 50ms});
+  const std::uint16_t port = acceptor->endpoint().port();
+  say("x");
+  in_turn([&] { send_more_than_is_taken(); });
+  ASSERT_GT(bytes_on_the_way(), 0);
+  pass(60ms);
+  ASSERT_EQ(closed_calls, 1);
+  EXPECT_EQ(error, std::errc::timed_out);
+  EXPECT_EQ(reactor.metrics().timed_out, 1U);
+  EXPECT_EQ(orphans_of(port), 0);
+  expect_a_reset();
+}
+
+TEST_F(Deadlines, ResetWhoeverMissesOneOfThemWithSomethingInTheKernel) {
+  const ConnectionOptions each[] = {
+      {.first_byte_deadline = 50ms},
+      {.idle_deadline = 50ms},
+      {.receive_bytes_per_second_min = 1000, .rate_window = 50ms},
+      {.send_bytes_per_second_min = 1000, .rate_window = 50ms},
+  };
+  for (const ConnectionOptions& options : each) {
+    closed_calls = 0;
+    id = ChannelId::kNone;
+    meet(options);
+    in_turn([&] {
+      send_more_than_is_taken();
+      if (options.send_bytes_per_second_min > 0)
+        guest().send(large_answer());  // a rate is asked of what waits
+    });
+    pass(60ms);
+    ASSERT_EQ(closed_calls, 1);
+    EXPECT_EQ(error, std::errc::timed_out);
+    EXPECT_EQ(orphans_of(acceptor->endpoint().port()), 0);
+    expect_a_reset();
+  }
+}
+
+TEST_F(Deadlines, EndWithAFinWhereThePeerHasAll) {
+  meet({.idle_deadline = 50ms});
+  const std::string answer = pattern(20'000);
+  in_turn([&] { guest().send(answer); });
+  ASSERT_TRUE(arrives(peer->fd(), POLLIN));
+  pass(60ms);
+  ASSERT_EQ(closed_calls, 1);
+  EXPECT_EQ(error, std::errc::timed_out);
+  peer->receive_all();
+  EXPECT_TRUE(peer->received() == answer);
+  EXPECT_EQ(peer->error(), 0) << "nothing was lost, so there is nothing to reset";
+}
+
+TEST_F(Deadlines, ResetAHalfClosedPeerThatReadsNothing) {
+  meet({.idle_deadline = 50ms}, {.peer_ended = [&](Connection&) { send_more_than_is_taken(); }});
+  const std::uint16_t port = acceptor->endpoint().port();
+  say("x");
+  peer->finish();
+  ASSERT_TRUE(arrives(guest().fd(), POLLRDHUP));
+  pass(60ms);
+  ASSERT_EQ(closed_calls, 1);
+  EXPECT_EQ(error, std::errc::timed_out);
+  EXPECT_EQ(orphans_of(port), 0);
+  expect_a_reset();
+}
+
+TEST_F(Deadlines, ResetAServerThatReadsNothing) {
+  const Listener door(kLoopback);
+  Connector connector(reactor,
+                      keep_books({.open = [](Connection& caller) { caller.send(pattern(1 << 20)); }}),
+                      {.idle_deadline = 50ms});
+  ASSERT_FALSE(connector.connect(door.endpoint()).error);
+  ASSERT_TRUE(arrives(door.fd(), POLLIN));
+  const Peer server(Fd(::accept4(door.fd(), nullptr, nullptr, SOCK_CLOEXEC)));
+  pass(60ms);
+  ASSERT_EQ(closed_calls, 1);
+  EXPECT_EQ(error, std::errc::timed_out);
+  EXPECT_TRUE(arrives(server.fd(), POLLERR | POLLHUP));
+  EXPECT_EQ(take_socket_error(server.fd()), std::errc::connection_reset);
+}
+
+TEST_F(Lingering, EndsWithAResetIfThePeerTakesNothing) {
+  meet({.linger = 100ms});
+  const std::uint16_t port = acceptor->endpoint().port();
+  in_turn([&] {
+    send_more_than_is_taken();
+    guest().close();
+  });
+  pass(90ms);
+  EXPECT_EQ(closed_calls, 0) << "it is lingered for";
+  pass(50ms);
+  ASSERT_EQ(closed_calls, 1);
+  EXPECT_EQ(error, std::errc::timed_out);
+  EXPECT_EQ(reactor.metrics().timed_out, 1U);
+  EXPECT_EQ(orphans_of(port), 0);
+  expect_a_reset();
+}
+
+TEST_F(Lingering, EndsWithAFinIfThePeerHasAllAndOnlyKeepsItsSideOpen) {
+  meet({.linger = 100ms});
+  const std::string answer = pattern(20'000);
+  in_turn([&] {
+    guest().send(answer);
+    guest().close();
+  });
+  pass(90ms);
+  EXPECT_EQ(closed_calls, 0);
+  pass(20ms);
+  ASSERT_EQ(closed_calls, 1);
+  EXPECT_FALSE(error) << "it has been served";
+  EXPECT_EQ(reactor.metrics().timed_out, 0U);
+  peer->receive_all();
+  EXPECT_TRUE(peer->received() == answer);
+  EXPECT_EQ(peer->error(), 0);
+}
+
+TEST_F(Lingering, GoesOnAsLongAsThePeerTakesWhatTheKernelHolds) {
+  meet({.linger = 100ms});
+  std::size_t received = 0;
+  std::size_t sent = 0;
+  in_turn([&] {
+    sent = send_more_than_is_taken();
+    guest().close();
+  });
+  for (int i = 0; i < 2; ++i) {
+    received += take_until_acknowledged();
+    ASSERT_GT(bytes_on_the_way(), 1) << "it was to take a part only";
+    pass(90ms);
+    ASSERT_EQ(closed_calls, 0) << "after " << received << " of " << sent;
+  }
+  while (!peer->drain()) {
+  }
+  EXPECT_EQ(received + peer->received().size(), sent);
+  EXPECT_EQ(peer->error(), 0);
+}
+
+TEST_F(Lingering, IsNoLongerForAPeerThatTakesLessThanItHasTo) {
+  for (const std::size_t rate : {0, 10'000'000}) {
+    closed_calls = 0;
+    id = ChannelId::kNone;
+    meet({.linger = 100ms, .send_bytes_per_second_min = rate});
+    in_turn([&] {
+      send_more_than_is_taken();
+      guest().close();
+    });
+    pass(40ms);
+    take_until_acknowledged();
+    pass(100ms);
+    EXPECT_EQ(closed_calls, rate == 0 ? 0 : 1) << "it has taken something, but not enough";
+    if (rate > 0) {
+      EXPECT_EQ(error, std::errc::timed_out);
+    }
+  }
+}
+
+TEST_F(Lingering, IsForAHalfClosedPeerToo) {
+  meet({.linger = 100ms}, {.data = [&](Connection& connection, std::string_view) {
+         send_more_than_is_taken();
+         connection.close();
+       }});
+  const std::uint16_t port = acceptor->endpoint().port();
+  ASSERT_TRUE(peer->send("x"));
+  peer->finish();
+  ASSERT_TRUE(arrives(guest().fd(), POLLRDHUP));
+  pass(90ms);
+  EXPECT_EQ(closed_calls, 0) << "it may still take its answer";
+  pass(50ms);
+  ASSERT_EQ(closed_calls, 1);
+  EXPECT_EQ(error, std::errc::timed_out);
+  EXPECT_EQ(orphans_of(port), 0);
+  expect_a_reset();
+}
+
+TEST_F(Lingering, IsForAPeerThatEndsAndNobodyWantsToHearOfIt) {
+  meet({.linger = 100ms});
+  const std::uint16_t port = acceptor->endpoint().port();
+  in_turn([&] { send_more_than_is_taken(); });
+  peer->finish();
+  ASSERT_TRUE(arrives(guest().fd(), POLLRDHUP));
+  pass(90ms);
+  EXPECT_EQ(closed_calls, 0);
+  pass(50ms);
+  ASSERT_EQ(closed_calls, 1);
+  EXPECT_EQ(error, std::errc::timed_out);
+  EXPECT_EQ(orphans_of(port), 0);
+}
+
+TEST_F(Lingering, ForAHalfClosedPeerIsOverAsSoonAsItHasAll) {
+  meet({.linger = 100ms}, {.data = [&](Connection& connection, std::string_view) {
+         sent_in_all = send_more_than_is_taken();
+         connection.close();
+       }});
+  ASSERT_TRUE(peer->send("x"));
+  peer->finish();
+  ASSERT_TRUE(arrives(guest().fd(), POLLRDHUP));
+  reactor.turn(0ms);
+  ASSERT_EQ(closed_calls, 0);
+  const int fd = guest().fd();
+  const Clock::time_point end = real_now() + kPatience;
+  while (closed_calls == 0) {
+    ASSERT_LT(real_now(), end);
+    (void)peer->drain();
+    (void)arrives(fd, POLLHUP);
+    reactor.turn(0ms);
+  }
+  EXPECT_FALSE(error) << error.message();
+  peer->receive_all();
+  EXPECT_EQ(peer->received().size(), sent_in_all);
+  EXPECT_EQ(peer->error(), 0);
+}
+
+TEST_F(Lingering, ReportsThatAHalfClosedPeerHasReset) {
+  meet({.linger = 100ms}, {.data = [&](Connection& connection, std::string_view) {
+         send_more_than_is_taken();
+         connection.close();
+       }});
+  ASSERT_TRUE(peer->send("x"));
+  peer->finish();
+  ASSERT_TRUE(arrives(guest().fd(), POLLRDHUP));
+  reactor.turn(0ms);
+  ASSERT_EQ(closed_calls, 0);
+  peer->reset();
+  ASSERT_TRUE(arrives(guest().fd(), POLLHUP));
+  reactor.turn(0ms);
+  ASSERT_EQ(closed_calls, 1);
+  EXPECT_TRUE(error == std::errc::connection_reset || error == std::errc::broken_pipe) << error.message();
+}
+
+TEST_F(Lingering, OfAUnixSocketLeavesThePeerWhatItHasNotReadYet) {
+  meet_slow_reader({.linger = 100ms});
+  const std::string answer = pattern(4'000);
+  in_turn([&] {
+    guest().send(answer);
+    guest().close();
+  });
+  pass(150ms);
+  ASSERT_EQ(closed_calls, 1);
+  EXPECT_FALSE(error) << error.message();
+  peer->receive_all();
+  EXPECT_TRUE(peer->received() == answer);
+  EXPECT_EQ(peer->error(), 0);
 }
 
 // ---- Ends at the same moment

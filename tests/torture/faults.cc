@@ -28,7 +28,7 @@ namespace {
 constexpr std::array<const char*, kCalls> kNames = {
     "accept4",    "bind",        "close",      "connect",     "epoll_create1", "epoll_ctl", "epoll_pwait2",
     "epoll_wait", "eventfd",     "fchmod",     "fcntl",       "flock",         "fstat",     "getpeername",
-    "getrandom",  "getsockname", "getsockopt", "listen",      "lstat",         "open",      "ppoll",
+    "getrandom",  "getsockname", "getsockopt", "ioctl", "listen",      "lstat",         "open",      "ppoll",
     "read",       "recv",        "recvmmsg",   "recvmsg",     "send",          "sendfile",  "sendmmsg",
     "sendmsg",    "sendto",      "setsockopt", "shutdown",    "socket",    "unlink",
     "write",      "SO_ERROR",    "new",        "new_nothrow",
@@ -258,6 +258,7 @@ int __real_getpeername(int, sockaddr*, socklen_t*);
 ssize_t __real_getrandom(void*, std::size_t, unsigned);
 int __real_getsockname(int, sockaddr*, socklen_t*);
 int __real_getsockopt(int, int, int, void*, socklen_t*);
+int __real_ioctl(int, unsigned long, ...);
 int __real_listen(int, int);
 int __real_lstat(const char*, struct stat*);
 int __real_open(const char*, int, ...);
@@ -510,6 +511,15 @@ int __wrap_flock(int fd, int operation) {
 int __wrap_fstat(int fd, struct stat* file) {
   if (const Fault* fault = strike(Call::kFstat)) return fail(fault->error);
   return checked(Call::kFstat, __real_fstat(fd, file));
+}
+
+int __wrap_ioctl(int fd, unsigned long request, ...) {
+  va_list arguments;
+  va_start(arguments, request);
+  void* const argument = va_arg(arguments, void*);
+  va_end(arguments);
+  if (const Fault* fault = strike(Call::kIoctl)) return fail(fault->error);
+  return checked(Call::kIoctl, __real_ioctl(fd, request, argument));
 }
 
 int __wrap_lstat(const char* path, struct stat* file) {

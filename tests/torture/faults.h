@@ -30,6 +30,7 @@ enum class Call : std::uint8_t {
   kGetrandom,
   kGetsockname,
   kGetsockopt,
+  kIoctl,
   kListen,
   kLstat,
   kOpen,

@@ -80,6 +80,8 @@ std::vector<int> errors_of(Call call) {
       return {ENOBUFS};
     case Call::kGetsockopt:
       return {EBADF, EFAULT, EINVAL, ENOPROTOOPT, ENOTSOCK, ENOMEM, EACCES, kUnknownError};
+    case Call::kIoctl:
+      return {EINVAL, ENOTTY};
     case Call::kListen:
       return {EADDRINUSE, EOPNOTSUPP};
     case Call::kLstat:

@@ -58,11 +58,15 @@ struct ConnectionOptions {
   std::size_t output_bytes_max = 0;
   /// The most that is read in one turn, so that one fast peer does not starve the others.
   std::size_t read_bytes_per_turn_max = 256 * 1024;
-  /// How long a closed connection waits for the peer to take the last answer and close too.
+  /// How long a closed connection waits for the peer to take the last answer and close too, from the last
+  /// progress on (at send_bytes_per_second_min, if that is set). If the kernel still holds bytes of ours
+  /// then, or already at close(), that the peer does not take, the connection is reset, and ends with
+  /// timed_out.
   std::chrono::milliseconds linger{2000};
 
-  // ---- Deadlines; 0: none. Who misses one is ended with timed_out. They cost a connection some 120 bytes,
-  // and an event two stores: a timer only looks when the deadline would be over.
+  // ---- Deadlines; 0: none. A connection that misses one ends with timed_out, and with a reset if the kernel
+  // still holds bytes for the peer, so that these are freed, too. They cost a connection some 120 bytes, and an
+  // event two stores: a timer only looks when the deadline would be over.
 
   /// From `open` until the peer's first byte.
   std::chrono::milliseconds first_byte_deadline{0};
@@ -111,9 +115,9 @@ class Connection final : public Channel {
   void end_output() noexcept;
 
   /// Sends what waits, then ends in order. The peer gets all of it, even if it is still sending itself, as
-  /// long as it takes it: after `linger` without progress we give up. Reads no more. A peer that ends its own
-  /// side first is ended in the same way, as soon as nothing waits to be sent, unless there is a
-  /// `peer_ended`.
+  /// long as it takes it: after `linger` without progress we give up, and it gets a reset. Reads no more. A
+  /// peer that ends its own side first is ended in the same way, as soon as nothing waits to be sent, unless
+  /// there is a `peer_ended`.
   void close() noexcept;
 
   /// send() and close() in one: where nothing else waits, the last bytes and our FIN share a segment
@@ -222,7 +226,10 @@ class Connection final : public Channel {
   void send_failed(int error) noexcept;
   void end_in_order() noexcept;
   void linger() noexcept;
+  void end_behind_peer() noexcept;
+  std::size_t unacknowledged() const noexcept;
   void read_last() noexcept;
+  void peer_ended_last() noexcept;
   void end(int error) noexcept;
   bool watch_or_end() noexcept;
   Deadlines* deadlines() noexcept;
