@@ -15,6 +15,7 @@
 #include "connection_deadlines.h"
 #include "output.h"
 
+#include "sanitized.h"
 namespace anteroom {
 namespace {
 
@@ -83,7 +84,7 @@ inline std::unique_ptr<Connection> Connection::make(Reactor& reactor, Fd&& socke
 void Connection::free() noexcept {
   Reactor& reactor = this->reactor();
   this->~Connection();
-  if (!reactor.keep_spare(this)) ::operator delete(this);
+  if (kMemoryIsWatched || !reactor.keep_spare(this)) ::operator delete(this);
 }
 
 void Connection::start(Reactor& reactor, Fd&& socket, Kind& kind, int family, std::uint32_t ticket) {

@@ -22,6 +22,7 @@
 #include "support/descriptors.h"
 #include "support/own_network.h"
 #include "support/peer.h"
+#include "support/sanitized.h"
 #include "support/thrown.h"
 #include "support/turns.h"
 
@@ -811,6 +812,34 @@ TEST_F(ConnectionTest, LeavesNoDescriptorBehind) {
     ASSERT_TRUE(turn_until(other, [&] { return ended == 100; }));
   }
   EXPECT_EQ(open_descriptors(), before);
+}
+
+// ---- Memory that is used again
+
+// The library keeps some connections' memory for the next, which hid from clang's sanitizers who had kept a
+// reference.
+TEST(ConnectionDeathTest, ThatIsKeptTooLongIsFoundByAddressSanitizer) {
+  if (!kIsSanitized || kIsThreadSanitized) GTEST_SKIP() << "without AddressSanitizer nobody looks";
+  const auto use_after_its_end = [](bool there_is_another) {
+    Reactor reactor;
+    Connection* kept = nullptr;
+    int ended = 0;
+    const Acceptor door(reactor, kLoopback,
+                        {.open =
+                             [&](Connection& guest) {
+                               if (kept == nullptr) kept = &guest;
+                               guest.close("x");
+                             },
+                         .closed = [&](Connection&, std::error_code) { ++ended; }});
+    const Peer first(door.endpoint());
+    (void)turn_until(reactor, [&] { return ended == 1; });
+    std::optional<Peer> second;
+    if (there_is_another) second.emplace(door.endpoint());
+    (void)turn_until(reactor, [&] { return !there_is_another || ended == 2; });
+    (void)kept->is_open();
+  };
+  EXPECT_DEATH(use_after_its_end(false), "heap-use-after-free");
+  EXPECT_DEATH(use_after_its_end(true), "heap-use-after-free") << "it was not given to the next one";
 }
 
 // ---- What makes no sense

@@ -51,6 +51,27 @@ set_tests_properties(Style.PassesWhatIsRight PROPERTIES FAIL_REGULAR_EXPRESSION 
 add_test(NAME PublicHeaders.SayThatTheyNeedCxx20 COMMAND ${CMAKE_COMMAND} -DCOMPILER=${CMAKE_CXX_COMPILER} -DSOURCE=${PROJECT_SOURCE_DIR}
   -P ${CMAKE_CURRENT_LIST_DIR}/old_standard.cmake)
 
+# What says that memory is watched, with each compiler that there is, and each of its sanitizers.
+find_program(clang_of_the_system NAMES clang++ clang++-19 clang++-14)
+set(compilers ${CMAKE_CXX_COMPILER})
+if(clang_of_the_system AND NOT CMAKE_CXX_COMPILER_ID MATCHES Clang)
+  list(APPEND compilers ${clang_of_the_system})
+endif()
+foreach(compiler ${compilers})
+  get_filename_component(compiler_name ${compiler} NAME)
+  foreach(sanitizer none address thread memory)
+    if(sanitizer STREQUAL none)
+      set(option -DWATCHED=false)
+    else()
+      set(option -DWATCHED=true -fsanitize=${sanitizer})
+    endif()
+    if(NOT (sanitizer STREQUAL memory AND compiler_name MATCHES "^(c|g)\\+\\+"))  # clang's only
+      add_test(NAME MemoryIsWatched.${compiler_name}_${sanitizer} COMMAND ${compiler} -std=c++20 -fsyntax-only ${option}
+        -I${PROJECT_SOURCE_DIR}/reactor ${CMAKE_CURRENT_LIST_DIR}/layers/sanitized.cc)
+    endif()
+  endforeach()
+endforeach()
+
 # Built by users, nothing is sanitized: what follows would only be said again, or not link.
 if(ANTEROOM_SANITIZE)
   return()

@@ -189,11 +189,7 @@ class Reactor {
   struct Spare {
     Spare* next;
   };
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-  static constexpr std::size_t kSparesMax = 0;  // memory that is used again hides who still uses it
-#else
   static constexpr std::size_t kSparesMax = 64;
-#endif
 
   static constexpr std::size_t kScratchBytes = 64 * 1024;  // the most that one recv takes
 
