@@ -276,10 +276,13 @@ Admission::~Admission() = default;
 Admission::Admission(Admission&&) noexcept = default;
 
 AdmissionVerdict Admission::arrive(const sockaddr* peer, Clock::time_point now, Ticket& ticket) noexcept {
+  if (!table_) return AdmissionVerdict::kFull;  // moved from
   return table_->arrive(peer, std::chrono::nanoseconds(now.time_since_epoch()).count(), ticket);
 }
-void Admission::leave(Ticket ticket) noexcept { table_->leave(ticket); }
-std::size_t Admission::open() const noexcept { return table_->open; }
-std::size_t Admission::sources() const noexcept { return table_->sources; }
+void Admission::leave(Ticket ticket) noexcept {
+  if (table_) table_->leave(ticket);
+}
+std::size_t Admission::open() const noexcept { return table_ ? table_->open : 0; }
+std::size_t Admission::sources() const noexcept { return table_ ? table_->sources : 0; }
 
 }  // namespace anteroom

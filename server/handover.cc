@@ -135,7 +135,7 @@ std::size_t Handover::take_record() {
 }
 
 std::error_code Handover::ready() noexcept {
-  if (!predecessor_) return {};
+  if (!predecessor_) return said_ready_ ? std::error_code() : std::make_error_code(std::errc::not_connected);
   wait_at_most(predecessor_.get(), timeout_);
   // Whether that gets through or not: what counts is what it has said, or that it has ended.
   if (!std::exchange(said_ready_, true)) (void)handover::say(predecessor_.get(), handover::kReady);

@@ -16,6 +16,7 @@
 #include <stdexcept>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 namespace {
@@ -523,6 +524,21 @@ TEST(Admission, SaysWhichOptionMakesNoSense) {
   EXPECT_EQ(what_is_thrown_for({.reply = std::string(4097, '.')}),
             "AdmissionOptions::reply is longer than 4,096 bytes");
   EXPECT_EQ(what_is_thrown_for({.refusal = Refusal::kReply, .reply = std::string(4096, '.')}), "(nothing)");
+}
+
+TEST(Admission, AdmitsNobodyOnceMovedFrom) {
+  Admission first(AdmissionOptions{.connections_max = 5});
+  Admission::Ticket ticket = 0;
+  ASSERT_EQ(first.arrive(nullptr, {}, ticket), AdmissionVerdict::kAdmitted);
+  Admission second(std::move(first));
+  EXPECT_EQ(second.open(), 1U);
+  // NOLINTBEGIN(bugprone-use-after-move): that it is empty is what we ask
+  EXPECT_EQ(first.open(), 0U);
+  EXPECT_EQ(first.sources(), 0U);
+  EXPECT_EQ(first.arrive(nullptr, {}, ticket), AdmissionVerdict::kFull);
+  first.leave(ticket);
+  // NOLINTEND(bugprone-use-after-move)
+  EXPECT_EQ(second.open(), 1U);
 }
 
 }  // namespace

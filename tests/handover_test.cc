@@ -668,6 +668,25 @@ TEST_F(AnOffer, GoesOnAtThePathOfThePredecessor) {
   EXPECT_TRUE(turn_until(reactor, [&] { return handed_over == 2; }));
 }
 
+TEST_F(AnOffer, IsNotAcceptedByAHandoverThatWasMovedFrom) {
+  const Listener web(kLoopback);
+  offered = {{"web", web.fd()}};
+  open();
+  std::optional<Handover> handover = take();
+  ASSERT_TRUE(handover);
+  Handover moved(std::move(*handover));
+  // NOLINTBEGIN(bugprone-use-after-move): that it is empty is what we ask
+  EXPECT_TRUE(handover->listeners.empty());
+  EXPECT_EQ(ready(*handover), std::errc::not_connected) << "nobody has let go";
+  EXPECT_THROW(HandoverOffer(reactor, *handover, handlers()), std::system_error);
+  // NOLINTEND(bugprone-use-after-move)
+  EXPECT_EQ(handed_over, 0);
+  ASSERT_EQ(moved.listeners.size(), 1U);
+  EXPECT_FALSE(ready(moved));
+  EXPECT_FALSE(ready(moved)) << "said once, and true still";
+  EXPECT_TRUE(turn_until(reactor, [&] { return handed_over == 1; }));
+}
+
 // ---- The successor
 
 TEST_F(ASuccessor, IsNothingWhereNobodyListens) {

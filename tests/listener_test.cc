@@ -367,5 +367,20 @@ TEST(Listener, OnAPathThatCannotBeSaysWhichOne) {
             "bind unix:/no/such/directory/door: No such file or directory");
 }
 
+TEST(Listener, HasNothingOnceMovedFrom) {
+  const std::string path = "@anteroom-listener-moved-" + std::to_string(::getpid());
+  Listener first(Endpoint::unix_path(path));
+  Listener second(std::move(first));
+  // NOLINTBEGIN(bugprone-use-after-move): that it is empty is what we ask
+  EXPECT_EQ(first.fd(), -1);
+  EXPECT_EQ(first.endpoint(), Endpoint());
+  EXPECT_FALSE(first.queue());
+  EXPECT_FALSE(first.release());
+  EXPECT_THROW(first.set_backlog(5), std::system_error);
+  first.keep_path();
+  // NOLINTEND(bugprone-use-after-move)
+  EXPECT_EQ(second.endpoint().path(), path);
+}
+
 }  // namespace
 }  // namespace anteroom

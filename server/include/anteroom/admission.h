@@ -59,6 +59,7 @@ class Admission {
   /// random numbers (getrandom(2)).
   explicit Admission(const AdmissionOptions& options);
   ~Admission();
+  /// One that was moved from admits nobody, and has nobody.
   Admission(Admission&&) noexcept;
 
   /// Counts the guest if it is admitted, and gives its ticket. `peer` may be null if !options.is_by_source(),

@@ -48,6 +48,7 @@ class Handover {
   /// has let go, or it has died. operation_canceled: we were too late, and it goes on itself; end, and try
   /// again. timed_out: it has not answered yet, and will let go when it comes to it: go on, and keep this
   /// object.
+  /// not_connected: this object was moved from, and another is to say it.
   std::error_code ready() noexcept;
 
  private:
