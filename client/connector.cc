@@ -6,6 +6,7 @@
 #include <netinet/tcp.h>
 #include <sys/socket.h>
 
+#include <cassert>
 #include <cerrno>
 #include <cstdio>
 #include <memory>
@@ -38,11 +39,17 @@ std::error_code bind_source(int fd, const Endpoint& source) noexcept {
 Connector::Connector(Reactor& reactor, ConnectionHandlers handlers, ConnectionOptions options)
     : reactor_(reactor),
       kind_(std::make_unique<Connection::Kind>(std::move(handlers), options).release()),
-      local_ports_(local_port_range()) {}
+      local_ports_(local_port_range()) {
+  assert(is_thread_of(reactor));
+}
 
-Connector::~Connector() { Connection::end_all(reactor_, *kind_); }
+Connector::~Connector() {
+  assert(is_thread_of(reactor_));
+  Connection::end_all(reactor_, *kind_);
+}
 
 ConnectResult Connector::connect(const Endpoint& to, const ConnectOptions& options) {
+  assert(is_thread_of(reactor_));
   ConnectResult result;
   if (options.deadline < options.deadline.zero()) {
     result.error = std::make_error_code(std::errc::invalid_argument);

@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cassert>
 #include <cerrno>
 #include <random>
 #include <string>
@@ -185,11 +186,13 @@ Reconnector::Reconnector(Reactor& reactor, const Endpoint& to, ConnectionHandler
       line_(std::make_unique<Line>(reactor, to, std::move(handlers), std::move(options))) {}
 
 Reconnector::~Reconnector() {
+  assert(is_thread_of(reactor_));
   line_->end();
   reactor_.retire(std::unique_ptr<Reapable>(std::move(line_)));
 }
 
 Connection* Reconnector::connection() const noexcept {
+  assert(is_thread_of(reactor_));
   auto* const connection = reactor_.find<Connection>(line_->id());
   return connection != nullptr && connection->is_open() ? connection : nullptr;
 }

@@ -8,14 +8,15 @@
 #include <sys/socket.h>
 
 #include <algorithm>
+#include <cassert>
 #include <cerrno>
 #include <new>
 #include <utility>
 
 #include "connection_deadlines.h"
 #include "output.h"
-
 #include "sanitized.h"
+
 namespace anteroom {
 namespace {
 
@@ -63,12 +64,28 @@ Connection::Connection(Reactor& reactor, Fd&& socket, Kind& kind, int family, st
       ticket_(ticket),
       kind_(&kind) {
   ++kind.living_;
+  Connection* const next = std::exchange(kind.first_, this);
+  next_ = next;
+  if (next != nullptr) next->previous_fd_ = fd();
 }
 
 Connection::~Connection() {
-  // Only with its reactor does it end with output still waiting.
-  if (output_ && reactor().is_of_this_process()) reset_on_close(fd());
+  if (state_ != State::kEnded) {  // with its reactor, or for want of memory to take it in
+    if (output_ && reactor().is_of_this_process()) reset_on_close(fd());
+    leave_group();
+  }
   if (--kind_->living_ == 0 && kind_->ended_) reactor().retire(std::unique_ptr<Reapable>(kind_));
+}
+
+/// Before its descriptor is closed, by which its neighbour finds it.
+inline void Connection::leave_group() noexcept {
+  auto* const next = static_cast<Connection*>(std::exchange(next_, nullptr));
+  if (previous_fd_ < 0) {
+    kind_->first_ = next;
+  } else {
+    reactor().channels_[static_cast<std::size_t>(previous_fd_)]->next_ = next;
+  }
+  if (next != nullptr) next->previous_fd_ = previous_fd_;
 }
 
 // ---- Beginning ----
@@ -96,6 +113,7 @@ void Connection::start(Reactor& reactor, Fd&& socket, Kind& kind, int family, st
 }
 
 Connection& Connection::start_connecting(Reactor& reactor, Fd&& socket, Kind& kind, const Attempt& attempt) {
+  assert(is_thread_of(reactor));
   Connection& connection = reactor.adopt(make(reactor, std::move(socket), kind, attempt.family, 0));
   connection.state_ = State::kConnecting;
   connection.context_ = attempt.context;
@@ -236,15 +254,20 @@ void Connection::peer_gone() noexcept {
   end(error == 0 && output_ ? EPIPE : error);
 }
 
-void Connection::pause_reading() noexcept { paused_by_user_ = true; }
+void Connection::pause_reading() noexcept {
+  assert(is_thread_of(reactor()));
+  paused_by_user_ = true;
+}
 
 void Connection::resume_reading() noexcept {
+  assert(is_thread_of(reactor()));
   if (deadlines_ && paused_by_user_ && state_ == State::kOpen) deadlines_->input_begins();
   paused_by_user_ = false;
   if (more_to_read_ && may_read()) reactor().again(*this);
 }
 
 void Connection::expect_input(bool expected) noexcept {
+  assert(is_thread_of(reactor()));
   const bool begins = expected && !input_expected_;
   input_expected_ = expected;
   if (begins && deadlines_ && state_ == State::kOpen) deadlines_->input_begins();
@@ -253,6 +276,7 @@ void Connection::expect_input(bool expected) noexcept {
 // ---- Ending ----
 
 void Connection::close() noexcept {
+  assert(is_thread_of(reactor()));
   switch (state_) {
     case State::kConnecting:
       return end(0);
@@ -342,6 +366,7 @@ void Connection::peer_ended_last() noexcept {
 }
 
 void Connection::abort() noexcept {
+  assert(is_thread_of(reactor()));
   if (state_ == State::kEnded) return;
   if (reactor().is_of_this_process()) reset_on_close(fd());
   end(ECANCELED);
@@ -357,6 +382,7 @@ void Connection::end(int error) noexcept {
   }
   state_ = State::kEnded;
   error_ = error;
+  leave_group();
   drop_output();
   if (deadlines_) deadlines_->cancel();
   reactor().retire(*this);
@@ -380,32 +406,50 @@ void Connection::end_after(std::chrono::nanoseconds delay) noexcept {
 }
 
 void Connection::end_all(Reactor& reactor, Kind& kind) noexcept {
+  assert(is_thread_of(reactor));
   kind.ended_ = true;
   if (kind.living_ == 0) return reactor.retire(std::unique_ptr<Reapable>(&kind));
   close_all(reactor, kind);
 }
 
-void Connection::close_all(Reactor& reactor, const Kind& kind) noexcept {
-  reactor.for_each_channel([&kind](Channel& channel) {
-    auto* const connection = channel.as_connection();
-    if (connection != nullptr && connection->kind_ == &kind) connection->close();
-  });
+void Connection::close_all([[maybe_unused]] Reactor& reactor, const Kind& kind) noexcept {
+  assert(is_thread_of(reactor));
+  for (Connection* connection = kind.first_; connection != nullptr;) {
+    auto* const next = static_cast<Connection*>(connection->next_);
+    connection->close();  // ends at most itself
+    connection = next;
+  }
 }
 
-void Connection::tell_draining(Reactor& reactor, Kind& kind) noexcept {
+void Connection::tell_draining([[maybe_unused]] Reactor& reactor, Kind& kind) noexcept {
+  assert(is_thread_of(reactor));
   kind.draining_ = true;
   if (!kind.handlers.draining) return;
-  reactor.for_each_channel([&kind](Channel& channel) {
-    auto* const connection = channel.as_connection();
-    if (connection != nullptr && connection->kind_ == &kind && connection->is_open() && !kind.ended_)
+  Connection* connection = kind.first_;
+  while (connection != nullptr && !kind.ended_) {
+    auto* const next = static_cast<Connection*>(connection->next_);
+    if (connection->is_open() && !connection->told_draining_) {
+      connection->told_draining_ = true;
       kind.handlers.draining(*connection);
-  });
+    }
+    // A handler may end any of them. What has ended is in no list, but is not freed before the turn ends.
+    connection = next != nullptr && next->state_ == State::kEnded ? kind.first_ : next;
+  }
 }
 
 // ---- Questions ----
 
-Endpoint Connection::peer() const noexcept { return peer_endpoint(fd()); }
-Endpoint Connection::local() const noexcept { return local_endpoint(fd()); }
-std::optional<TcpInfo> Connection::tcp_info() const noexcept { return anteroom::tcp_info(fd()); }
+Endpoint Connection::peer() const noexcept {
+  assert(is_thread_of(reactor()));
+  return peer_endpoint(fd());
+}
+Endpoint Connection::local() const noexcept {
+  assert(is_thread_of(reactor()));
+  return local_endpoint(fd());
+}
+std::optional<TcpInfo> Connection::tcp_info() const noexcept {
+  assert(is_thread_of(reactor()));
+  return anteroom::tcp_info(fd());
+}
 
 }  // namespace anteroom

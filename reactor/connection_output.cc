@@ -49,9 +49,13 @@ inline bool Connection::put(std::string_view bytes, int flags) noexcept {
   return sent == bytes.size() || keep(bytes.substr(sent));
 }
 
-bool Connection::send(std::string_view bytes) noexcept { return put(bytes, 0); }
+bool Connection::send(std::string_view bytes) noexcept {
+  assert(is_thread_of(reactor()));
+  return put(bytes, 0);
+}
 
 void Connection::close(std::string_view last_words) noexcept {
+  assert(is_thread_of(reactor()));
   if (!put(last_words, MSG_MORE)) return last_words_lost(last_words);
   close();
 }
@@ -64,6 +68,7 @@ void Connection::last_words_lost(std::string_view last_words) noexcept {
 }
 
 bool Connection::send(std::span<const std::string_view> pieces) noexcept {
+  assert(is_thread_of(reactor()));
   if (state_ != State::kOpen || output_ended_) return false;
   std::size_t sent = output_ ? 0 : send_now(pieces);
   for (const std::string_view piece : pieces) {
@@ -76,6 +81,7 @@ bool Connection::send(std::span<const std::string_view> pieces) noexcept {
 }
 
 bool Connection::send_file(Fd file, std::uint64_t offset, std::uint64_t size) noexcept {
+  assert(is_thread_of(reactor()));
   if (state_ != State::kOpen || output_ended_) return false;
   if (!file) return send_failed(EBADF), false;
   if (offset > kFileOffsetMax || size > kFileOffsetMax - offset) return send_failed(EOVERFLOW), false;
@@ -191,6 +197,7 @@ void Connection::written() noexcept {
 }
 
 void Connection::end_output() noexcept {
+  assert(is_thread_of(reactor()));
   assert(state_ != State::kConnecting && "end_output() before `open`");
   if (state_ != State::kOpen || output_ended_) return;
   output_ended_ = true;
@@ -207,7 +214,10 @@ void Connection::finish_output() noexcept {
   if (!is_watched()) watch_or_end();  // for its end
 }
 
-std::size_t Connection::unsent_bytes() const noexcept { return output_ ? output_->bytes() : 0; }
+std::size_t Connection::unsent_bytes() const noexcept {
+  assert(is_thread_of(reactor()));
+  return output_ ? output_->bytes() : 0;
+}
 
 /// The peer has reset, or the kernel has no memory. What the peer sent before may still lie there: the turn
 /// reads it first.

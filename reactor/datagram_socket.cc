@@ -9,6 +9,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cassert>
 #include <cerrno>
 #include <chrono>
 #include <memory>
@@ -325,6 +326,7 @@ class DatagramSocket::Mailbox final : public Channel {
 
 DatagramSocket::DatagramSocket(Reactor& reactor, const Endpoint& local, DatagramHandlers handlers,
                                const DatagramOptions& options) {
+  assert(is_thread_of(reactor));
   check(options);
   auto mailbox = std::make_unique<Mailbox>(reactor, family_of(local, options), std::move(handlers), options);
   mailbox->open(local, options);
@@ -335,15 +337,34 @@ DatagramSocket::DatagramSocket(Reactor& reactor, const Endpoint& local, Datagram
   }
 }
 
-DatagramSocket::~DatagramSocket() { mailbox_->close(); }
+DatagramSocket::~DatagramSocket() {
+  assert(is_thread_of(mailbox_->reactor()));
+  mailbox_->close();
+}
 
 bool DatagramSocket::send(const Endpoint& to, std::string_view bytes) noexcept {
+  assert(is_thread_of(mailbox_->reactor()));
   return mailbox_->send(to, bytes);
 }
-void DatagramSocket::flush() noexcept { mailbox_->flush(); }
-std::size_t DatagramSocket::unsent_bytes() const noexcept { return mailbox_->unsent_bytes(); }
-Endpoint DatagramSocket::endpoint() const noexcept { return local_endpoint(mailbox_->fd()); }
-int DatagramSocket::fd() const noexcept { return mailbox_->fd(); }
-DatagramStats DatagramSocket::stats() const noexcept { return mailbox_->stats(); }
+void DatagramSocket::flush() noexcept {
+  assert(is_thread_of(mailbox_->reactor()));
+  mailbox_->flush();
+}
+std::size_t DatagramSocket::unsent_bytes() const noexcept {
+  assert(is_thread_of(mailbox_->reactor()));
+  return mailbox_->unsent_bytes();
+}
+Endpoint DatagramSocket::endpoint() const noexcept {
+  assert(is_thread_of(mailbox_->reactor()));
+  return local_endpoint(mailbox_->fd());
+}
+int DatagramSocket::fd() const noexcept {
+  assert(is_thread_of(mailbox_->reactor()));
+  return mailbox_->fd();
+}
+DatagramStats DatagramSocket::stats() const noexcept {
+  assert(is_thread_of(mailbox_->reactor()));
+  return mailbox_->stats();
+}
 
 }  // namespace anteroom

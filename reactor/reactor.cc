@@ -24,7 +24,40 @@ constexpr std::uint64_t kWakeCookie = 0;  // finds nobody: a wake-up is only the
 constexpr std::uint8_t kBothMarks = 3;
 constexpr std::uint64_t kTimeOneTurnIn = 64;  // a power of two
 
+#ifndef NDEBUG
+thread_local const char thread_mark = 0;  // its address names the thread
+#endif
+
 }  // namespace
+
+// ---- Threads ----
+
+bool is_thread_of([[maybe_unused]] const Reactor& reactor) noexcept {
+#ifndef NDEBUG
+  const void* const thread = reactor.thread_.load(std::memory_order_relaxed);
+  return thread == nullptr || thread == &thread_mark;
+#else
+  return true;
+#endif
+}
+
+/// As long as one lives, the reactor is this thread's.
+class Reactor::InThread {
+ public:
+#ifndef NDEBUG
+  explicit InThread(Reactor& reactor) noexcept
+      : reactor_(reactor), before_(reactor.thread_.exchange(&thread_mark, std::memory_order_relaxed)) {
+    assert((before_ == nullptr || before_ == &thread_mark) && "one thread turns a reactor");
+  }
+  ~InThread() { reactor_.thread_.store(before_, std::memory_order_relaxed); }
+
+ private:
+  Reactor& reactor_;
+  const void* const before_;
+#else
+  explicit InThread(Reactor& /*reactor*/) noexcept {}
+#endif
+};
 
 /// The reactors of this process. fork(2) copies their descriptors, which name the parent's epoll: a child
 /// that used them would change what the parent waits for. Never destroyed: a fork may come later than static
@@ -73,6 +106,7 @@ Reactor::Reactor()
 }
 
 Reactor::~Reactor() {
+  assert(is_thread_of(*this));
   assert(!turning_ && "a reactor must not be destroyed in a handler");
   // Channels and tasks may hold timers and other things that retire themselves here, so they go while all is
   // in place.
@@ -104,6 +138,7 @@ void Reactor::open_epoll() {
 /// close(2) and stores: this reactor's thread, which the child does not have, may have been in the middle of
 /// anything.
 void Reactor::leave_to_parent() noexcept {
+  if (!is_thread_of(*this)) thread_.store(nullptr, std::memory_order_relaxed);
   epoll_.reset();
   wake_.reset();
   events_ready_ = 0;
@@ -111,6 +146,7 @@ void Reactor::leave_to_parent() noexcept {
 }
 
 void Reactor::continue_after_fork() {
+  assert(is_thread_of(*this));
   if (is_of_this_process()) return;
   open_epoll();
   std::construct_at(&posted_mutex_);  // another thread may have held it when we were forked
@@ -151,11 +187,13 @@ int Reactor::wait_failed(epoll_event* events) {
 }
 
 void Reactor::turn(std::optional<Clock::duration> wait_max) {
+  assert(is_thread_of(*this));
   assert((!wait_max || *wait_max >= Clock::duration::zero()) && "turn() with a negative wait");
   turn_once(wait_max.value_or(Clock::duration::max()));
 }
 
 void Reactor::turn_once(Clock::duration wait_max) {
+  [[maybe_unused]] const InThread in_thread(*this);
   assert(!turning_ && "no turn inside a handler");
   epoll_event events[kEventsPerTurn];
   const bool must_wait =
@@ -204,6 +242,8 @@ int Reactor::wait_for(epoll_event* events, Clock::duration wait_max) {
 }
 
 void Reactor::run() {
+  assert(is_thread_of(*this));
+  [[maybe_unused]] const InThread in_thread(*this);
   do {
     const bool stop_waits = stopping_.load(std::memory_order_acquire);
     turn_once(stop_waits ? Clock::duration::zero() : Clock::duration::max());
@@ -265,19 +305,19 @@ void Reactor::run_again() noexcept {
 /// that connects again and fails at once must not hold the loop.
 void Reactor::reap() noexcept {
   const Retired reaping = std::exchange(retired_, {});
-  for (Reapable* object = reaping.first; object != nullptr && is_of_this_process();
-       object = object->next_retired_)
+  for (Reapable* object = reaping.first; object != nullptr && is_of_this_process(); object = object->next_)
     object->reaped();
   free_all(reaping);
 }
 
 void Reactor::free_all(Retired retired) noexcept {
-  while (retired.first != nullptr) std::exchange(retired.first, retired.first->next_retired_)->free();
+  while (retired.first != nullptr) std::exchange(retired.first, retired.first->next_)->free();
 }
 
 /// Each channel may once be on each list, so that telling the reactor something can never fail. Lists live
 /// for a turn, and keep the ids of those who were retired in it.
 void Reactor::make_room_for(const Channel& channel) {
+  assert(is_thread_of(*this));
   assert(channel.id_ == ChannelId::kNone && "adopt() of a channel that a reactor has already");
   const auto fd = static_cast<std::size_t>(channel.fd());
   if (room_taken_ >= room_ || fd >= channels_.size()) make_more_room(fd);
@@ -291,7 +331,8 @@ void Reactor::make_more_room(std::size_t fd) {
     for (std::vector<ChannelId>* list : {&again_, &again_now_, &want_descriptor_}) list->reserve(room);
     room_ = room;
   }
-  if (fd >= channels_.size()) channels_.resize(std::max(fd + 1, 2 * channels_.size()));
+  // By half: what is not used yet is set to null, and so is memory that is paid for.
+  if (fd >= channels_.size()) channels_.resize(std::max(fd + 1, channels_.size() + channels_.size() / 2));
 }
 
 void Reactor::take_in(Channel* channel) noexcept {
@@ -313,6 +354,7 @@ std::error_code Reactor::watch_exclusive(Channel& channel) noexcept {
 }
 
 std::error_code Reactor::add_to_epoll(Channel& channel, Channel::Watch watch) noexcept {
+  assert(is_thread_of(*this));
   assert(channel.id_ != ChannelId::kNone && "watch() of a channel that was not adopted");
   assert(!channel.is_watched() && !channel.retired_);
   constexpr std::uint32_t kAll = EPOLLIN | EPOLLPRI | EPOLLOUT | EPOLLRDHUP | EPOLLET;
@@ -325,12 +367,14 @@ std::error_code Reactor::add_to_epoll(Channel& channel, Channel::Watch watch) no
 }
 
 void Reactor::unwatch(Channel& channel) noexcept {
+  assert(is_thread_of(*this));
   if (!channel.is_watched() || channel.retired_) return;
   (void)::epoll_ctl(epoll_.get(), EPOLL_CTL_DEL, channel.fd(), nullptr);
   channel.watched_ = Channel::Watch::kNone;
 }
 
 void Reactor::again(Channel& channel) noexcept {
+  assert(is_thread_of(*this));
   assert(channel.id_ != ChannelId::kNone && "again() of a channel that was not adopted");
   const std::uint8_t next_mark = again_mark_ ^ kBothMarks;
   if (channel.again_ == next_mark || channel.retired_) return;
@@ -339,19 +383,26 @@ void Reactor::again(Channel& channel) noexcept {
 }
 
 inline void Reactor::free_later(Reapable* object) noexcept {
-  (retired_.first == nullptr ? retired_.first : retired_.last->next_retired_) = object;
+  assert(is_thread_of(*this));
+  (retired_.first == nullptr ? retired_.first : retired_.last->next_) = object;
   retired_.last = object;
 }
 
 void Reactor::retire(Channel& channel) noexcept {
+  assert(is_thread_of(*this));
   if (channel.retired_) return;
   assert(find_channel(channel.id_) == &channel && "retire() of a channel that this reactor does not have");
+  assert(channel.next_ == nullptr && "retire() of a connection, which ends with close() or abort()");
   channel.retired_ = true;
   free_later(channels_[static_cast<std::size_t>(channel.fd())].release());
   --metrics_.channels;
   // epoll forgets it with its last descriptor; for a duplicate's events the id finds nobody.
   channel.fd_.reset();
-  if (want_descriptor_.empty()) return;
+  if (!want_descriptor_.empty()) call_who_wants_a_descriptor();
+}
+
+/// By itself, or each channel that is retired would pay for it.
+[[gnu::noinline]] void Reactor::call_who_wants_a_descriptor() noexcept {
   for (const ChannelId id : want_descriptor_) {
     if (Channel* const waiting = find_channel(id)) again(*waiting);
   }
@@ -372,12 +423,14 @@ Fd Reactor::release(Channel& channel) noexcept {
 }
 
 void Reactor::again_when_a_descriptor_closes(Channel& channel) {
+  assert(is_thread_of(*this));
   assert(channel.id_ != ChannelId::kNone && "a channel that was not adopted");
   if (std::ranges::find(want_descriptor_, channel.id_) == want_descriptor_.end())
     want_descriptor_.push_back(channel.id_);
 }
 
 void Reactor::for_each_channel(const std::function<void(Channel&)>& visit) {
+  assert(is_thread_of(*this));
   if (!visit) throw argument_error("visit", "the channels of a reactor with an empty function");
   for (std::size_t fd = 0; fd < channels_.size(); ++fd) {
     if (channels_[fd]) visit(*channels_[fd]);

@@ -16,9 +16,13 @@ namespace anteroom {
 class Timer::Node final : public Reapable, public TimerEntry {
  public:
   Node(Reactor& reactor, std::function<void()> handler) : reactor_(reactor), handler_(std::move(handler)) {
+    assert(is_thread_of(reactor));
     if (!handler_) throw argument_error("make", "a timer without a handler");
   }
-  ~Node() override { reactor_.timers().cancel(*this); }
+  ~Node() override {
+    assert(is_thread_of(reactor_));
+    reactor_.timers().cancel(*this);
+  }
 
   void arm_at(Clock::time_point when) noexcept {
     due_ = when;
@@ -72,7 +76,10 @@ Timer::~Timer() {
 
 /// Not only where assertions are on: the program would go on with a write through a null pointer.
 Timer::Node& Timer::node_to_arm() const noexcept {
-  if (node_) return *node_;
+  if (node_) {
+    assert(is_thread_of(node_->reactor()));
+    return *node_;
+  }
   std::fputs("anteroom: a timer without a reactor cannot be armed\n", stderr);
   std::abort();
 }
@@ -97,9 +104,13 @@ void Timer::arm_every(Clock::duration interval) noexcept {
 }
 
 void Timer::cancel() noexcept {
+  assert(!node_ || is_thread_of(node_->reactor()));
   if (node_) node_->cancel();
 }
 
-bool Timer::is_armed() const noexcept { return node_ && node_->is_linked(); }
+bool Timer::is_armed() const noexcept {
+  assert(!node_ || is_thread_of(node_->reactor()));
+  return node_ && node_->is_linked();
+}
 
 }  // namespace anteroom

@@ -6,6 +6,7 @@
 #include <sys/socket.h>
 
 #include <algorithm>
+#include <cassert>
 #include <cerrno>
 #include <limits>
 #include <memory>
@@ -281,24 +282,53 @@ Acceptor::Acceptor(Reactor& reactor, const Endpoint& endpoint, ConnectionHandler
 Acceptor::Acceptor(Reactor& reactor, Listener listener, ConnectionHandlers handlers, AcceptorOptions options)
     : door_(new Door(reactor, std::move(listener), std::move(handlers), std::move(options))) {}
 
-Acceptor::~Acceptor() { door_->end(); }
+Acceptor::~Acceptor() {
+  assert(is_thread_of(door_->reactor()));
+  door_->end();
+}
 
-Endpoint Acceptor::endpoint() const noexcept { return local_endpoint(door_->fd()); }
-int Acceptor::fd() const noexcept { return door_->fd(); }
-void Acceptor::set_backlog(int backlog) { change_backlog(door_->fd(), backlog); }
-const AcceptorStats& Acceptor::stats() const noexcept { return door_->stats(); }
-std::size_t Acceptor::open_connections() const noexcept { return door_->guests(); }
-void Acceptor::pause() noexcept { door_->pause(true); }
-void Acceptor::resume() noexcept { door_->pause(false); }
-void Acceptor::left(Admission::Ticket ticket) noexcept { door_->dealt_one_left(ticket); }
+Endpoint Acceptor::endpoint() const noexcept {
+  assert(is_thread_of(door_->reactor()));
+  return local_endpoint(door_->fd());
+}
+int Acceptor::fd() const noexcept {
+  assert(is_thread_of(door_->reactor()));
+  return door_->fd();
+}
+void Acceptor::set_backlog(int backlog) {
+  assert(is_thread_of(door_->reactor()));
+  change_backlog(door_->fd(), backlog);
+}
+const AcceptorStats& Acceptor::stats() const noexcept {
+  assert(is_thread_of(door_->reactor()));
+  return door_->stats();
+}
+std::size_t Acceptor::open_connections() const noexcept {
+  assert(is_thread_of(door_->reactor()));
+  return door_->guests();
+}
+void Acceptor::pause() noexcept {
+  assert(is_thread_of(door_->reactor()));
+  door_->pause(true);
+}
+void Acceptor::resume() noexcept {
+  assert(is_thread_of(door_->reactor()));
+  door_->pause(false);
+}
+void Acceptor::left(Admission::Ticket ticket) noexcept {
+  assert(is_thread_of(door_->reactor()));
+  door_->dealt_one_left(ticket);
+}
 
 std::optional<ListenQueue> Acceptor::queue() const noexcept {
+  assert(is_thread_of(door_->reactor()));
   std::optional<ListenQueue> queue = listen_queue(door_->fd());
   if (queue) queue->peak = std::max(door_->stats().queue_peak, queue->depth);
   return queue;
 }
 
 void Acceptor::drain(const DrainOptions& options, std::function<void(std::size_t)> drained) {
+  assert(is_thread_of(door_->reactor()));
   check_drain_options(options);
   if (!door_->is_of_this_process())
     throw setup_error(std::make_error_code(std::errc::operation_not_permitted), "to drain",

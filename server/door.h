@@ -66,6 +66,7 @@ class Acceptor::Door final : public Reapable {
  public:
   Door(Reactor& reactor, Listener listener, ConnectionHandlers handlers, AcceptorOptions options);
 
+  const Reactor& reactor() const noexcept { return reactor_; }
   int fd() const noexcept { return bell_ == nullptr ? -1 : bell_->fd(); }
   const AcceptorStats& stats() const noexcept { return stats_; }
   std::size_t guests() const noexcept { return guests_->living() + dealt_; }

@@ -89,12 +89,16 @@ struct ReactorPool::Worker {
   }
 
   void begin(Meeting& meeting) {
+    if (door) listener_in_thread = door->fd();
     try {
       thread = std::thread([this, &meeting] { run(meeting); });
     } catch (const std::system_error& error) {
       throw setup_error(error.code(), "pthread_create", "for a pool");
     }
   }
+
+  /// The acceptor belongs to the thread while there is one; its socket stays until drain() is through.
+  int listener() const noexcept { return thread.joinable() ? listener_in_thread : door->fd(); }
 
   void run(Meeting& meeting) {
     meeting.gate.wait(Meeting::kShut);
@@ -150,6 +154,7 @@ struct ReactorPool::Worker {
   std::function<void(std::size_t)> drained;
   std::size_t number = 0;
   std::size_t cut = 0;  // by the door
+  int listener_in_thread = -1;  // the door's, when the thread began
   std::thread thread;
 };
 
@@ -335,7 +340,7 @@ std::vector<int> ReactorPool::listeners() const {
   std::vector<int> sockets;
   const std::size_t count = sharing_ == Sharing::kReusePort ? workers_.size() : 1;
   for (std::size_t i = 0; i < count; ++i) {
-    if (const int fd = workers_[i]->door->fd(); fd >= 0) sockets.push_back(fd);
+    if (const int fd = workers_[i]->listener(); fd >= 0) sockets.push_back(fd);
   }
   return sockets;
 }

@@ -14,6 +14,10 @@ class Reactor;
 /// either.
 enum class ChannelId : std::uint64_t { kNone = 0 };
 
+/// False while another thread turns `reactor`: then nothing that belongs to it may be called here, which the
+/// library asserts. Always true if the library was built without assertions.
+ANTEROOM_EXPORT bool is_thread_of(const Reactor& reactor) noexcept;
+
 /// Something that may be in use further up the stack, and is therefore freed by the reactor at the end of the
 /// turn.
 class Reapable {
@@ -25,12 +29,14 @@ class Reapable {
 
  private:
   friend class Reactor;
+  friend class Connection;
   /// The last call before the destructor, at the end of the turn.
   virtual void reaped() noexcept {}
   /// Ends it, and gives its memory back.
   virtual void free() noexcept { delete this; }
 
-  Reapable* next_retired_ = nullptr;
+  // In the list of those that are to be freed. Until then a connection is in that of its group.
+  Reapable* next_ = nullptr;
 };
 
 /// One watched descriptor: its id, and what "ready" means.

@@ -4,6 +4,7 @@
 #include <anteroom/export.h>
 #include <anteroom/tcp_info.h>
 
+#include <cassert>
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
@@ -141,10 +142,20 @@ class Connection final : public Channel {
 
   /// Bytes that wait to be sent, those of files not counted.
   std::size_t unsent_bytes() const noexcept;
-  bool is_open() const noexcept { return state_ == State::kOpen; }
-  bool was_open() const noexcept { return was_open_; }  ///< in `closed`: whether `open` had been told
+  bool is_open() const noexcept {
+    assert(is_thread_of(reactor()));
+    return state_ == State::kOpen;
+  }
+  /// In `closed`: whether `open` had been told.
+  bool was_open() const noexcept {
+    assert(is_thread_of(reactor()));
+    return was_open_;
+  }
   /// The peer has ended its side, and we have not.
-  bool is_half_closed() const noexcept { return state_ == State::kOpen && peer_has_ended_ && !output_ended_; }
+  bool is_half_closed() const noexcept {
+    assert(is_thread_of(reactor()));
+    return state_ == State::kOpen && peer_has_ended_ && !output_ended_;
+  }
 
   Endpoint peer() const noexcept;   ///< no address if the peer is gone already
   Endpoint local() const noexcept;  ///< ours
@@ -153,8 +164,14 @@ class Connection final : public Channel {
   Connection* as_connection() noexcept override { return this; }
 
   /// For the user; the library never looks at it.
-  void* context() const noexcept { return context_; }
-  void set_context(void* context) noexcept { context_ = context; }
+  void* context() const noexcept {
+    assert(is_thread_of(reactor()));
+    return context_;
+  }
+  void set_context(void* context) noexcept {
+    assert(is_thread_of(reactor()));
+    context_ = context;
+  }
 
   // ---- For acceptors and connectors ----
 
@@ -174,6 +191,8 @@ class Connection final : public Channel {
   /// Takes in a socket on which connect(2) has been called. The turn will tell `open` or `closed`.
   /// On std::bad_alloc the descriptor is closed.
   static Connection& start_connecting(Reactor& reactor, Fd&& socket, Kind& kind, const Attempt& attempt);
+
+  // What is done with a group costs as much as the group is large, whatever else the reactor has.
 
   /// Closes every connection of `kind`, calls none of its handlers again, and frees it with the last of them.
   static void end_all(Reactor& reactor, Kind& kind) noexcept;
@@ -200,6 +219,7 @@ class Connection final : public Channel {
     kEnded,      // retired
   };
 
+  void leave_group() noexcept;
   void on_ready(std::uint32_t events) noexcept override;
   void reaped() noexcept override;
   void free() noexcept override;
@@ -251,9 +271,13 @@ class Connection final : public Channel {
   bool short_read_means_drained_ : 1;  // until epoll tells of more than bytes; never on a Unix socket
   bool is_truncated_ : 1 = false;      // something that was to be sent is lost
   bool sees_error_ : 1 = false;        // epoll has told of one
+  bool told_draining_ : 1 = false;     // with all others of its group
   std::uint16_t sent_bytes_ = 0;       // up to one more than a segment
   int error_ = 0;                      // errno
   std::uint32_t ticket_;
+  // The one before it in the list of its group, by its descriptor, or -1: an index takes half the memory of a
+  // pointer, and all that there is for it. The one behind it is Reapable::next_.
+  std::int32_t previous_fd_ = -1;
   Kind* kind_;
   void* context_ = nullptr;
   std::unique_ptr<Deadlines> deadlines_;  // while there are any
@@ -281,6 +305,7 @@ class Connection::Kind : public Reapable {
   virtual void left(std::uint32_t /*ticket*/) noexcept {}
 
   std::size_t living_ = 0;
+  Connection* first_ = nullptr;  // of those that have not ended, the newest
   bool ended_ = false;
   bool draining_ = false;
   const bool has_deadlines_;

@@ -26,10 +26,12 @@ class TimerWheel;
 
 /// Waits for descriptors, timers and posted work, and tells whom it concerns.
 ///
-/// One thread owns a reactor and calls everything in it; only post() and stop() may be called from others.
-/// It owns its channels, and must outlive the acceptors, connectors, timers and signals made on it.
-/// Handlers run only from turn(), one after the other, never one inside another, and must not throw
-/// (an exception out of a handler ends the program where it was thrown).
+/// One thread at a time calls a reactor, and what was made on it; while one turns it, in turn() or run(), the
+/// others may only call post() and stop(). So it may be made in one thread, turned in another, and destroyed
+/// in the first when that one has been joined. A library that is built with assertions asserts it. It owns
+/// its channels, and must outlive the acceptors, connectors, timers and signals made on it. Handlers run only
+/// from turn(), one after the other, never one inside another, and must not throw (an exception out of a
+/// handler ends the program where it was thrown).
 ///
 /// After fork(2) the reactor belongs to the parent. In the child, the destructors of the reactor and of all
 /// that was made on it close descriptors and do nothing else, so the parent's connections, paths and epoll
@@ -66,6 +68,7 @@ class Reactor {
 
   /// The time of this turn: read when it is first asked for, and the same until the turn ends.
   Clock::time_point now() noexcept {
+    assert(is_thread_of(*this));
     if (!now_is_known_) now_ = Clock::now();
     now_is_known_ = true;
     return now_;
@@ -83,11 +86,17 @@ class Reactor {
   bool is_of_this_process() const noexcept { return static_cast<bool>(epoll_); }
 
   /// What has been done so far. From the reactor's own thread.
-  const LoopMetrics& metrics() const noexcept { return metrics_; }
+  const LoopMetrics& metrics() const noexcept {
+    assert(is_thread_of(*this));
+    return metrics_;
+  }
 
   /// A hard cap of the memory that output which waits may take, of all connections together: a send() beyond
   /// it is refused, and ends its connection with no_buffer_space. 0, the default: none.
-  void set_buffered_bytes_max(std::size_t bytes) noexcept { buffered_bytes_max_ = bytes; }
+  void set_buffered_bytes_max(std::size_t bytes) noexcept {
+    assert(is_thread_of(*this));
+    buffered_bytes_max_ = bytes;
+  }
 
   /// The channel of that name, if it still lives and is a T. The pointer is good until the end of the turn.
   /// With -fno-rtti, T is Channel or Connection.
@@ -114,6 +123,7 @@ class Reactor {
   /// Memory of one size (of a Connection) that was used before and is still warm; null if there is none. It
   /// came from operator new, and whoever takes it may delete it.
   void* take_spare() noexcept {
+    assert(is_thread_of(*this));
     Spare* const spare = spares_;
     if (spare == nullptr) return nullptr;
     spares_ = spare->next;
@@ -122,6 +132,7 @@ class Reactor {
   }
   /// The other way round. A few are kept; false if there are enough.
   bool keep_spare(void* memory) noexcept {
+    assert(is_thread_of(*this));
     if (spare_count_ == kSparesMax) return false;
     spares_ = ::new (memory) Spare{spares_};
     ++spare_count_;
@@ -171,15 +182,27 @@ class Reactor {
   void for_each_channel(const std::function<void(Channel&)>& visit);
 
   /// Where channels read into: shared, so it holds nothing from one call to the next.
-  std::span<char> scratch() noexcept { return {scratch_.get(), kScratchBytes}; }
+  std::span<char> scratch() noexcept {
+    assert(is_thread_of(*this));
+    return {scratch_.get(), kScratchBytes};
+  }
 
-  TimerWheel& timers() noexcept { return *timers_; }
+  TimerWheel& timers() noexcept {
+    assert(is_thread_of(*this));
+    return *timers_;
+  }
 
   /// What channels count into.
-  LoopMetrics& counts() noexcept { return metrics_; }
+  LoopMetrics& counts() noexcept {
+    assert(is_thread_of(*this));
+    return metrics_;
+  }
   std::size_t buffered_bytes_max() const noexcept { return buffered_bytes_max_; }
 
  private:
+  friend bool is_thread_of(const Reactor& reactor) noexcept;
+  friend class Connection;  // finds its neighbours by their descriptors
+
   /// First come, first freed. Linked through themselves, so that to retire never needs memory.
   struct Retired {
     Reapable* first = nullptr;
@@ -194,6 +217,7 @@ class Reactor {
   static constexpr std::size_t kScratchBytes = 64 * 1024;  // the most that one recv takes
 
   Channel* find_channel(ChannelId id) const noexcept {
+    assert(is_thread_of(*this));
     const auto fd = static_cast<std::size_t>(static_cast<std::uint32_t>(id));
     Channel* const channel = fd < channels_.size() ? channels_[fd].get() : nullptr;
     return channel != nullptr && channel->id_ == id ? channel : nullptr;
@@ -209,9 +233,11 @@ class Reactor {
   void run_posted();
   void run_again() noexcept;
   void free_later(Reapable* object) noexcept;
+  void call_who_wants_a_descriptor() noexcept;
   void reap() noexcept;
   static void free_all(Retired retired) noexcept;
   struct Living;
+  class InThread;
   void open_epoll();
   void leave_to_parent() noexcept;
   void wake() noexcept;
@@ -238,6 +264,7 @@ class Reactor {
   std::unique_ptr<TimerWheel> timers_;
   std::unique_ptr<char[]> scratch_;
 
+  std::atomic<const void*> thread_{nullptr};  // that turns it; only with assertions, but always there
   std::atomic<bool> stopping_{false};
   std::atomic<bool> has_posted_{false};
   std::atomic<bool> asleep_{false};  // waits, or is about to: whoever posts has to wake it
