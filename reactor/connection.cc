@@ -77,7 +77,7 @@ Connection::~Connection() {
   if (--kind_->living_ == 0 && kind_->ended_) reactor().retire(std::unique_ptr<Reapable>(kind_));
 }
 
-/// Before its descriptor is closed, by which its neighbour finds it.
+/// Before the descriptor is closed: the next one in the list finds this one by it.
 inline void Connection::leave_group() noexcept {
   auto* const next = static_cast<Connection*>(std::exchange(next_, nullptr));
   if (previous_fd_ < 0) {
@@ -326,9 +326,9 @@ void Connection::linger() noexcept {
   if (Deadlines* const all = deadlines()) all->linger();
 }
 
-/// Both sides have nothing more to say. But the peer may never read what it was sent, and once the descriptor
-/// is closed the kernel keeps that for minutes: so who was sent much is lingered for until its kernel has all
-/// of it.
+/// Both sides have ended. The peer may never read what it was sent, and once the descriptor is closed the
+/// kernel keeps that for minutes. So a connection that has sent more than a segment lingers until the peer's
+/// kernel has all of it.
 void Connection::end_behind_peer() noexcept {
   peer_has_ended_ = true;
   if (sent_bytes_ <= kSmallAnswer || unacknowledged() == 0) return end(0);

@@ -64,7 +64,7 @@ void Connection::Deadlines::look_at_lingering(Clock::time_point now) noexcept {
   connection_.reactor().timers().arm(*this, armed_for_ = std::min(end_, now + options().linger / kLooks));
 }
 
-/// What the kernel holds, only a reset frees. Who has got all that was sent sees an end in order.
+/// Only a reset frees what the kernel holds. A peer that has all of it sees an end in order.
 void Connection::Deadlines::time_out() noexcept {
   ++connection_.reactor().counts().timed_out;
   if (connection_.unacknowledged() > 0) reset_on_close(connection_.fd());

@@ -60,7 +60,7 @@ void Connection::close(std::string_view last_words) noexcept {
   close();
 }
 
-/// There is nobody to send them to, or sending has failed, which the turn will report.
+/// They cannot be sent in this state, or sending has failed, which the turn reports.
 void Connection::last_words_lost(std::string_view last_words) noexcept {
   if (state_ == State::kConnecting && !last_words.empty()) return end(ENOTCONN);
   if (state_ == State::kOpen && !last_words.empty()) return send_failed(EPIPE);  // after end_output()

@@ -398,11 +398,11 @@ void Reactor::retire(Channel& channel) noexcept {
   --metrics_.channels;
   // epoll forgets it with its last descriptor; for a duplicate's events the id finds nobody.
   channel.fd_.reset();
-  if (!want_descriptor_.empty()) call_who_wants_a_descriptor();
+  if (!want_descriptor_.empty()) call_waiting_for_descriptor();
 }
 
 /// By itself, or each channel that is retired would pay for it.
-[[gnu::noinline]] void Reactor::call_who_wants_a_descriptor() noexcept {
+[[gnu::noinline]] void Reactor::call_waiting_for_descriptor() noexcept {
   for (const ChannelId id : want_descriptor_) {
     if (Channel* const waiting = find_channel(id)) again(*waiting);
   }

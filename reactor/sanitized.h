@@ -10,7 +10,7 @@ namespace anteroom {
 #endif
 
 /// Whether this is compiled with a sanitizer that follows the use of memory. Memory that is used again would
-/// hide who still uses it.
+/// hide a reference that is kept too long.
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_HWADDRESS__) || defined(__SANITIZE_THREAD__) || \
     ANTEROOM_HAS_FEATURE(address_sanitizer) || ANTEROOM_HAS_FEATURE(hwaddress_sanitizer) ||             \
     ANTEROOM_HAS_FEATURE(memory_sanitizer) || ANTEROOM_HAS_FEATURE(thread_sanitizer)

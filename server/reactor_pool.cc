@@ -154,7 +154,7 @@ struct ReactorPool::Worker {
   std::function<void(std::size_t)> drained;
   std::size_t number = 0;
   std::size_t cut = 0;  // by the door
-  int listener_in_thread = -1;  // the door's, when the thread began
+  int listener_in_thread = -1;  // the acceptor's, when the thread began
   std::thread thread;
 };
 

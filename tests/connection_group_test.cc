@@ -42,15 +42,16 @@ std::chrono::nanoseconds cpu_time() {
 /// Some connections of one acceptor, and their peers.
 struct Group {
   Group(Reactor& its_reactor, int count) : reactor(its_reactor) {
-    acceptor.emplace(reactor, Endpoint::unix_path(name()),
-                     ConnectionHandlers{
-                         .open = [this](Connection& guest) { living.insert(guest.id()); },
-                         .draining =
-                             [this](Connection& guest) {
-                               ++told[guest.id()];
-                               if (draining) draining(guest);
-                             },
-                         .closed = [this](Connection& guest, std::error_code) { living.erase(guest.id()); }});
+    acceptor.emplace(
+        reactor, Endpoint::unix_path(name()),
+        ConnectionHandlers{
+            .open = [this](Connection& connection) { living.insert(connection.id()); },
+            .draining =
+                [this](Connection& connection) {
+                  ++told[connection.id()];
+                  if (draining) draining(connection);
+                },
+            .closed = [this](Connection& connection, std::error_code) { living.erase(connection.id()); }});
     while (static_cast<int>(peers.size()) < count) {
       peers.emplace_back(acceptor->endpoint());
       if (peers.size() % 50 == 0) reactor.turn(0ms);
@@ -87,7 +88,7 @@ TEST(ConnectionGroup, EndsWithItsAcceptorAndNoOtherDoes) {
   EXPECT_EQ(third.acceptor->open_connections(), 20U);
 }
 
-TEST(ConnectionGroup, IsWholeWhicheverOfItHasEnded) {
+TEST(ConnectionGroup, IsWholeAfterAnyOfItHasEnded) {
   std::mt19937 random(5);
   for (int round = 0; round < 10; ++round) {
     Reactor reactor;
@@ -162,7 +163,7 @@ TEST(ConnectionGroup, MayLoseItsConnectorWhileItsReactorEnds) {
     void on_ready(std::uint32_t /*events*/) noexcept override {}
     std::unique_ptr<Connector> connector;
   };
-  const Listener door(Endpoint::unix_path(Group::name()));
+  const Listener listener(Endpoint::unix_path(Group::name()));
   {
     Reactor reactor;
     int open = 0;
@@ -172,13 +173,13 @@ TEST(ConnectionGroup, MayLoseItsConnectorWhileItsReactorEnds) {
     Fd middle;
     for (int i = 0; i < 6; ++i) {
       if (i == 3) middle.reset(::fcntl(2, F_DUPFD_CLOEXEC, 0));
-      ASSERT_FALSE(connector->connect(door.endpoint()).error);
+      ASSERT_FALSE(connector->connect(listener.endpoint()).error);
     }
     ASSERT_TRUE(turn_until(reactor, [&] { return open == 6; }));
     reactor.adopt(std::make_unique<Holder>(reactor, std::move(middle), std::move(connector)));
   }
   for (int i = 0; i < 6; ++i) {
-    Peer peer(Fd(::accept4(door.fd(), nullptr, nullptr, SOCK_CLOEXEC)));
+    Peer peer(Fd(::accept4(listener.fd(), nullptr, nullptr, SOCK_CLOEXEC)));
     peer.receive_all();
     EXPECT_TRUE(peer.is_over());
     EXPECT_EQ(peer.error(), 0);

@@ -816,25 +816,25 @@ TEST_F(ConnectionTest, LeavesNoDescriptorBehind) {
 
 // ---- Memory that is used again
 
-// The library keeps some connections' memory for the next, which hid from clang's sanitizers who had kept a
-// reference.
+// The library keeps the memory of some connections for the next ones, so clang's sanitizers did not find a
+// reference that was kept too long.
 TEST(ConnectionDeathTest, ThatIsKeptTooLongIsFoundByAddressSanitizer) {
-  if (!kIsSanitized || kIsThreadSanitized) GTEST_SKIP() << "without AddressSanitizer nobody looks";
+  if (!kIsSanitized || kIsThreadSanitized) GTEST_SKIP() << "without AddressSanitizer it cannot be found";
   const auto use_after_its_end = [](bool there_is_another) {
     Reactor reactor;
     Connection* kept = nullptr;
     int ended = 0;
-    const Acceptor door(reactor, kLoopback,
-                        {.open =
-                             [&](Connection& guest) {
-                               if (kept == nullptr) kept = &guest;
-                               guest.close("x");
-                             },
-                         .closed = [&](Connection&, std::error_code) { ++ended; }});
-    const Peer first(door.endpoint());
+    const Acceptor acceptor_of_two(reactor, kLoopback,
+                                   {.open =
+                                        [&](Connection& opened) {
+                                          if (kept == nullptr) kept = &opened;
+                                          opened.close("x");
+                                        },
+                                    .closed = [&](Connection&, std::error_code) { ++ended; }});
+    const Peer first(acceptor_of_two.endpoint());
     (void)turn_until(reactor, [&] { return ended == 1; });
     std::optional<Peer> second;
-    if (there_is_another) second.emplace(door.endpoint());
+    if (there_is_another) second.emplace(acceptor_of_two.endpoint());
     (void)turn_until(reactor, [&] { return !there_is_another || ended == 2; });
     (void)kept->is_open();
   };

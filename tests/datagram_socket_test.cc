@@ -694,7 +694,7 @@ TEST_F(DatagramSocketTest, RefusesOptionsThatMakeNoSenseByName) {
   EXPECT_EQ(open_descriptors(), before);
 }
 
-TEST_F(DatagramSocketTest, ReportsADatagramToNobody) {
+TEST_F(DatagramSocketTest, ReportsADatagramWithoutAnAddress) {
   DatagramSocket socket(reactor, kLoopback, diary.handlers());
   EXPECT_TRUE(socket.send("to no peer, for there is none"));
   ASSERT_TRUE(turn_until([&] { return !diary.errors.empty(); }));

@@ -675,10 +675,10 @@ TEST_F(Deadlines, DoNotCutAReaderThoughTheKernelTakesNothingForAWhileWhenWeHaveC
 
 // ---- What the kernel holds
 
-// Found outside: who had given all to the kernel closed with a FIN, deadline or not, and the kernel went on
-// to offer megabytes to those who read nothing, as orphans, for more than a minute.
+// A connection that had given all to the kernel ended with a FIN, also at a deadline, and the kernel kept
+// megabytes for peers that read nothing, as orphans, for more than a minute.
 
-TEST_F(Deadlines, FreeWhatTheKernelHoldsForWhoReadsNothing) {
+TEST_F(Deadlines, FreeWhatTheKernelHoldsForAPeerThatReadsNothing) {
   meet({.idle_deadline = 50ms});
   const std::uint16_t port = acceptor->endpoint().port();
   say("x");
@@ -692,7 +692,7 @@ TEST_F(Deadlines, FreeWhatTheKernelHoldsForWhoReadsNothing) {
   expect_a_reset();
 }
 
-TEST_F(Deadlines, ResetWhoeverMissesOneOfThemWithSomethingInTheKernel) {
+TEST_F(Deadlines, ResetAPeerThatMissesOneWithBytesInTheKernel) {
   const ConnectionOptions each[] = {
       {.first_byte_deadline = 50ms},
       {.idle_deadline = 50ms},
@@ -743,13 +743,13 @@ TEST_F(Deadlines, ResetAHalfClosedPeerThatReadsNothing) {
 }
 
 TEST_F(Deadlines, ResetAServerThatReadsNothing) {
-  const Listener door(kLoopback);
+  const Listener listener(kLoopback);
   Connector connector(reactor,
                       keep_books({.open = [](Connection& caller) { caller.send(pattern(1 << 20)); }}),
                       {.idle_deadline = 50ms});
-  ASSERT_FALSE(connector.connect(door.endpoint()).error);
-  ASSERT_TRUE(arrives(door.fd(), POLLIN));
-  const Peer server(Fd(::accept4(door.fd(), nullptr, nullptr, SOCK_CLOEXEC)));
+  ASSERT_FALSE(connector.connect(listener.endpoint()).error);
+  ASSERT_TRUE(arrives(listener.fd(), POLLIN));
+  const Peer server(Fd(::accept4(listener.fd(), nullptr, nullptr, SOCK_CLOEXEC)));
   pass(60ms);
   ASSERT_EQ(closed_calls, 1);
   EXPECT_EQ(error, std::errc::timed_out);
@@ -849,7 +849,7 @@ TEST_F(Lingering, IsForAHalfClosedPeerToo) {
   expect_a_reset();
 }
 
-TEST_F(Lingering, IsForAPeerThatEndsAndNobodyWantsToHearOfIt) {
+TEST_F(Lingering, IsForAPeerThatEndsWithoutAHandlerForIt) {
   meet({.linger = 100ms});
   const std::uint16_t port = acceptor->endpoint().port();
   in_turn([&] { send_more_than_is_taken(); });

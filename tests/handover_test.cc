@@ -677,7 +677,7 @@ TEST_F(AnOffer, IsNotAcceptedByAHandoverThatWasMovedFrom) {
   Handover moved(std::move(*handover));
   // NOLINTBEGIN(bugprone-use-after-move): that it is empty is what we ask
   EXPECT_TRUE(handover->listeners.empty());
-  EXPECT_EQ(ready(*handover), std::errc::not_connected) << "nobody has let go";
+  EXPECT_EQ(ready(*handover), std::errc::not_connected) << "the predecessor goes on";
   EXPECT_THROW(HandoverOffer(reactor, *handover, handlers()), std::system_error);
   // NOLINTEND(bugprone-use-after-move)
   EXPECT_EQ(handed_over, 0);

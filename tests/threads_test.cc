@@ -31,16 +31,16 @@ using namespace test;
 struct Everything {
   Reactor reactor;
   Timer timer{reactor, [] {}};
-  ChannelId guest = ChannelId::kNone;
-  Acceptor acceptor{reactor, kLoopback, {.open = [this](Connection& opened) { guest = opened.id(); }}};
+  ChannelId accepted = ChannelId::kNone;
+  Acceptor acceptor{reactor, kLoopback, {.open = [this](Connection& opened) { accepted = opened.id(); }}};
   Connector connector{reactor, {}};
   Reconnector reconnector{reactor, acceptor.endpoint(), {}};
   DatagramSocket datagrams{reactor, kLoopback, {}};
   Connection* connection = nullptr;
 
   Everything() {
-    EXPECT_TRUE(turn_until(reactor, [&] { return guest != ChannelId::kNone; }));
-    connection = reactor.find<Connection>(guest);
+    EXPECT_TRUE(turn_until(reactor, [&] { return accepted != ChannelId::kNone; }));
+    connection = reactor.find<Connection>(accepted);
   }
 };
 
@@ -79,7 +79,7 @@ TEST_F(WrongThreadDeathTest, OfAReactorIsNamed) {
       {"Reactor::now", [](Everything& all) { (void)all.reactor.now(); }},
       {"Reactor::metrics", [](Everything& all) { (void)all.reactor.metrics(); }},
       {"Reactor::set_buffered_bytes_max", [](Everything& all) { all.reactor.set_buffered_bytes_max(1); }},
-      {"Reactor::find_channel", [](Everything& all) { (void)all.reactor.find(all.guest); }},
+      {"Reactor::find_channel", [](Everything& all) { (void)all.reactor.find(all.accepted); }},
       {"Reactor::again", [](Everything& all) { all.reactor.again(*all.connection); }},
       {"Reactor::for_each_channel", [](Everything& all) { all.reactor.for_each_channel([](Channel&) {}); }},
   });
@@ -149,7 +149,7 @@ TEST_F(WrongThreadDeathTest, OfADatagramSocketIsNamed) {
   });
 }
 
-// It is asleep then, and nobody is in a handler of it.
+// It sleeps then, and no handler runs.
 TEST_F(WrongThreadDeathTest, IsNoticedWhileTheReactorWaits) {
   EXPECT_DEATH(
       {

@@ -560,7 +560,13 @@ using WaitingRoomDeathTest = WaitingRoom;
 TEST_F(WaitingRoomDeathTest, EndsTheProgramWhenTheDealerThrows) {
   open({}, {.deal = [](Fd, int, Admission::Ticket) { throw std::bad_alloc(); }});
   const Peer peer(acceptor->endpoint());
-  EXPECT_DEATH(turn_until([&] { return stats().accepted == 1; }), "") << "as any handler that throws";
+  EXPECT_DEATH(
+      {
+        reactor.continue_after_fork();  // the test is in a child
+        turn_until([&] { return stats().accepted == 1; });
+      },
+      "")
+      << "as any handler that throws";
 }
 
 // The kernel wakes the first of the idle for each guest. Of a Unix socket nobody knows how many wait, so each

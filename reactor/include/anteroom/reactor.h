@@ -233,7 +233,7 @@ class Reactor {
   void run_posted();
   void run_again() noexcept;
   void free_later(Reapable* object) noexcept;
-  void call_who_wants_a_descriptor() noexcept;
+  void call_waiting_for_descriptor() noexcept;
   void reap() noexcept;
   static void free_all(Retired retired) noexcept;
   struct Living;
