@@ -493,7 +493,9 @@ std::vector<Fd> RunningServer::lock() {
   }
   std::vector<Fd> locks;
   for (const auto& [pid, fd] : descriptors) {
-    const std::string path = fmt::format("/proc/{}/fdinfo/{}", pid, fd);
+    const pid_t thread = living_thread_of(pid);  // the first one has no descriptors any more once it has ended
+    const std::string path = thread == pid ? fmt::format("/proc/{}/fdinfo/{}", pid, fd)
+                                           : fmt::format("/proc/{}/task/{}/fdinfo/{}", pid, thread, fd);
     Fd file(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW));
     if (!file && (errno == EMFILE || errno == ENFILE)) throw setup_error(last_error(), "open", path);
     if (!file) continue;  // it was closed meanwhile, or is another user's

@@ -122,8 +122,6 @@ void close_first_of_group(std::span<Fd> listeners) noexcept {
   if (stand_in) (void)unsteer_group(stand_in.get());
 }
 
-void close_first_of_group(std::vector<Fd> listeners) noexcept { close_first_of_group(std::span(listeners)); }
-
 bool is_in_group(int listener) noexcept {
   int shared = 0;
   socklen_t size = sizeof(shared);

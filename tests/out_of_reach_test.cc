@@ -442,7 +442,8 @@ TEST_F(OutOfReach, IsNoServerThatIsBlamedForAForbiddenGetsockopt) {
     for (const std::string& command : {"swarm " + server.at() + " --greeting --clients 10",
                                        std::string("tune --clients 50 --rate 1k --backlog 16 --repeat 1"),
                                        std::string("compare --clients 50 --rate 1k --repeat 1"),
-                                       "tune --greeting --pid " + server.pid_text()}) {
+                                       "tune --greeting --pid " + server.pid_text(),
+                                       "retune --backlog 9 --pid " + server.pid_text()}) {
       const Outcome outcome = run(command, [&] { forbid(SYS_getsockopt, error); });
       SKIP_WHERE_NOT_POSSIBLE(outcome);
       expect_refused(outcome,

@@ -151,7 +151,7 @@ TEST_P(ReuseportGroup, LosesNobodyWhenItsFirstAreClosed) {
       ASSERT_TRUE(refuse_syns(group.front().fd()));
       first.push_back(group.front().release());
     }
-    close_first_of_group(std::move(first));
+    close_first_of_group(first);
     for (const std::uint32_t share : shares_of_200())
       EXPECT_GT(share, 0U) << "they share as ever, without the " << leaving;
     // Those who are closed leave gaps in the order, so the next round begins anew.

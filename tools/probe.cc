@@ -128,19 +128,6 @@ std::string_view cure_of_silence(const Dialogue& dialogue) {
   return "it may want to hear something else, or accept nobody";
 }
 
-/// A filter of system calls (seccomp(2)) refuses the call also where the kernel would not. What came of a
-/// connect(2) and how often a SYN was sent again is known by it alone.
-void refuse_without_getsockopt(int family) {
-  const Fd socket(::socket(family, SOCK_STREAM | SOCK_CLOEXEC, 0));
-  int error = 0;
-  socklen_t size = sizeof(error);
-  if (!socket || ::getsockopt(socket.get(), SOL_SOCKET, SO_ERROR, &error, &size) == 0) return;
-  throw std::runtime_error(fmt::format(
-      "getsockopt(2) is not allowed here ({}): a filter of system calls (seccomp(2)) forbids it, and "
-      "without it no connection can be measured",
-      last_error().message()));
-}
-
 /// Of a server beyond this machine there is nothing to be seen, and where sock_diag is missing neither.
 std::optional<Endpoint> arrival_of(const Connection& connection, const Endpoint& server) {
   try {
@@ -194,6 +181,19 @@ Probe probe_once(const Endpoint& server, const Dialogue& dialogue, std::chrono::
 }
 
 }  // namespace
+
+/// A filter of system calls (seccomp(2)) refuses the call also where the kernel would not. What came of a
+/// connect(2) and how often a SYN was sent again is known by it alone.
+void refuse_without_getsockopt(int family) {
+  const Fd socket(::socket(family, SOCK_STREAM | SOCK_CLOEXEC, 0));
+  int error = 0;
+  socklen_t size = sizeof(error);
+  if (!socket || ::getsockopt(socket.get(), SOL_SOCKET, SO_ERROR, &error, &size) == 0) return;
+  throw std::runtime_error(fmt::format(
+      "getsockopt(2) is not allowed here ({}): a filter of system calls (seccomp(2)) forbids it, and "
+      "without it nothing is known of any socket",
+      last_error().message()));
+}
 
 std::string counters_problem() {
   for (const char* path : {"/proc/thread-self/net/netstat", "/proc/thread-self/net/snmp"}) {

@@ -16,6 +16,8 @@ std::string counters_problem();
 /// Before trials: throws std::runtime_error where they could not be measured, since getsockopt(2) is
 /// forbidden or the kernel's counters cannot be read. What is missing would look like a fault of the server.
 void refuse_unmeasurable();
+/// Throws std::runtime_error where getsockopt(2) is forbidden on sockets of that family.
+void refuse_without_getsockopt(int family);
 
 /// What one conversation with a server came to.
 struct Probe {

@@ -6,6 +6,7 @@
 #include <poll.h>
 #include <signal.h>
 #include <standard_streams.h>
+#include <sys/socket.h>
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
@@ -18,6 +19,7 @@
 
 #include "load_options.h"
 #include "output.h"
+#include "probe.h"
 #include "run_document.h"
 #include "server_options.h"
 #include "tune.h"
@@ -141,6 +143,7 @@ void change(const RunningServer& server, int backlog) {
 }
 
 int run(const Retune& retune, const Invocation& invocation) {
+  refuse_without_getsockopt(AF_INET);  // or the server would be blamed for it
   RunningServer server(retune.server.pid, retune.server.port);
   look_at_limit(retune, server);
   server.check_rights();

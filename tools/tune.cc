@@ -6,6 +6,7 @@
 #include <anteroom/bench/summary.h>
 #include <fmt/format.h>
 #include <standard_streams.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -137,6 +138,7 @@ bool depth_is_narrow(const std::vector<TrialResult>& trials, double share) {
 int tune(const ExperimentCommand& wanted, const std::atomic<bool>& interrupted) {
   ExperimentCommand command = wanted;
   std::optional<RunningTarget> target;
+  refuse_without_getsockopt(AF_INET);  // or the server would be blamed for it
   if (command.running) target.emplace(command, interrupted);
   refuse_unmeasurable();
   const bool prints = !command.quiet && !command.writes_to_stdout();

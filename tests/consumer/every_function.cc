@@ -145,7 +145,7 @@ void use_server(Reactor& reactor, Acceptor& acceptor, Handover& predecessor) {
   (void)listen_queue(0);
   (void)system_backlog_max();
   (void)listen_counters();
-  (void)(steer_group(0, 0, 0) || unsteer_group(0) || refuse_syns(0) || is_in_group(0));
+  (void)(steer_group(0, 0, 0) || unsteer_group(0) || refuse_syns(0) || admit_syns(0) || is_in_group(0));
   close_first_of_group({});
 
   ReactorPool pool(Endpoint(), [](Reactor&, int) { return ConnectionHandlers(); });

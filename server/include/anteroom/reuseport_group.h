@@ -43,7 +43,6 @@ ANTEROOM_EXPORT bool admit_syns(int listener) noexcept;
 /// it, and the group is not steered any more. The last step needs one descriptor, for a socket that takes the
 /// place of the last one meanwhile; without it, a client that calls in that last microsecond may be reset.
 ANTEROOM_EXPORT void close_first_of_group(std::span<Fd> listeners) noexcept;
-ANTEROOM_EXPORT void close_first_of_group(std::vector<Fd> listeners) noexcept;
 
 /// Whether SO_REUSEPORT is set on it.
 ANTEROOM_EXPORT bool is_in_group(int listener) noexcept;
