@@ -82,6 +82,7 @@ class HttpServer {
                          remember(bytes);
                          send(client.id(), choose_(number, bytes), 0);
                        }}),
+        port_(acceptor_.endpoint().port()),
         thread_([this] { reactor_.run(); }) {}
   ~HttpServer() {
     reactor_.stop();
@@ -90,7 +91,7 @@ class HttpServer {
   HttpServer(const HttpServer&) = delete;
 
   std::string at(const std::string& host) const {
-    return host + ':' + std::to_string(acceptor_.endpoint().port());
+    return host + ':' + std::to_string(port_);
   }
   std::string at() const { return at("127.0.0.1"); }
   std::string request() {
@@ -121,6 +122,7 @@ class HttpServer {
   int clients_ = 0;
   Reactor reactor_;
   Acceptor acceptor_;
+  const std::uint16_t port_;  // the acceptor is the thread's once it runs
   std::thread thread_;
 };
 

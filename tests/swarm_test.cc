@@ -32,14 +32,16 @@ constexpr auto kLong = 60s;
 class Server {
  public:
   explicit Server(ConnectionHandlers handlers, const Endpoint& at = test::kLoopback)
-      : acceptor_(reactor_, at, std::move(handlers)), thread_([this] { reactor_.run(); }) {}
+      : acceptor_(reactor_, at, std::move(handlers)),
+        endpoint_(acceptor_.endpoint()),
+        thread_([this] { reactor_.run(); }) {}
   ~Server() {
     reactor_.stop();
     thread_.join();
   }
   Server(const Server&) = delete;
 
-  Endpoint endpoint() const { return acceptor_.endpoint(); }
+  Endpoint endpoint() const { return endpoint_; }
 
   /// Of its own thread only.
   void send_later(const Connection& guest, std::chrono::nanoseconds delay, std::string_view bytes) {
@@ -53,6 +55,7 @@ class Server {
   Reactor reactor_;
   std::vector<Timer> timers_;
   Acceptor acceptor_;
+  const Endpoint endpoint_;  // the acceptor is the thread's once it runs
   std::thread thread_;
 };
 

@@ -58,19 +58,22 @@ Outcome run_until_trusted(const std::vector<std::string>& words) {
 class Server {
  public:
   explicit Server(ConnectionHandlers handlers, const Endpoint& at = test::kLoopback)
-      : acceptor_(reactor_, at, std::move(handlers)), thread_([this] { reactor_.run(); }) {}
+      : acceptor_(reactor_, at, std::move(handlers)),
+        port_(acceptor_.endpoint().port()),
+        thread_([this] { reactor_.run(); }) {}
   ~Server() {
     reactor_.stop();
     thread_.join();
   }
   Server(const Server&) = delete;
 
-  std::uint16_t port() const { return acceptor_.endpoint().port(); }
+  std::uint16_t port() const { return port_; }
   std::string at(const std::string& host) const { return host + ':' + std::to_string(port()); }
 
  private:
   Reactor reactor_;
   Acceptor acceptor_;
+  const std::uint16_t port_;  // the acceptor is the thread's once it runs
   std::thread thread_;
 };
 
