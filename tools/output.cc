@@ -70,7 +70,7 @@ struct Place {
 };
 
 /// The owner of a symbolic link decides which file we write to. Links of root belong to the system; in a user
-/// namespace that does not map root, its files seem to belong to whoever / seems to belong to.
+/// namespace that does not map root, its files seem to belong to the owner of /.
 bool is_trusted(const struct stat& link) {
   struct stat top {};
   return link.st_uid == ::geteuid() || link.st_uid == 0 ||

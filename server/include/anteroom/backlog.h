@@ -14,13 +14,13 @@ class Backlog {
     int max = 0;        ///< never beyond it; 0 means net.core.somaxconn alone bounds it
   };
 
-  /// listen(fd, n). The kernel clips it to net.core.somaxconn, and lets in one guest more than that. A
+  /// listen(fd, n). The kernel clips it to net.core.somaxconn, and queues one connection more than that. A
   /// negative number is the system's maximum, as for listen(2).
   static Backlog fixed(int n) noexcept;
   /// As many as net.core.somaxconn allows: the default. A room costs nothing as long as it is empty.
   static Backlog system_maximum() noexcept;
   /// Begins small and grows before it overflows: when the acceptor finds it half full, it becomes four times
-  /// as large as the crowd, which are those waiting, and what sk_drops has grown by. Throws std::system_error
+  /// as large as the demand: the connections that wait, and what sk_drops has grown by. Throws std::system_error
   /// (invalid_argument) for an `initial` below 1 and a `max` below 0.
   static Backlog self_tuning(SelfTuning settings);
   static Backlog self_tuning() { return self_tuning(SelfTuning{}); }
