@@ -231,7 +231,9 @@ bool ReactorPool::is_of_this_process() const noexcept { return workers_.front()-
 /// The threads are the parent's, and may have been in the middle of anything, so nothing of theirs is touched
 /// but the listening sockets, which would keep the port in use.
 void ReactorPool::leave_to_parent() noexcept {
-  for (const int listener : listeners()) ::close(listener);
+  for (const std::unique_ptr<Worker>& worker : workers_) {  // with kExclusive each has a copy of the socket
+    if (worker->door && worker->listener() >= 0) ::close(worker->listener());
+  }
   static auto& abandoned = *new std::vector<std::unique_ptr<Worker>>;
   for (std::unique_ptr<Worker>& worker : workers_) abandoned.push_back(std::move(worker));
 }

@@ -48,9 +48,10 @@ ANTEROOM_EXPORT std::vector<NamedDescriptor> activated_descriptors(const Activat
 
 /// The same, if all of it is stream sockets that listen; throws std::system_error that says which is not.
 ///
-/// The manager keeps the sockets open: who arrives while nobody serves waits for the next of us. So these are
-/// drained with DrainOptions::handed_over. The backlog, and what the accepted inherit, are the socket unit's
-/// (Backlog=, NoDelay=, KeepAlive=; systemd.socket(5)).
+/// The manager keeps the sockets open: connections that arrive while no process serves wait for the next one.
+/// So these are shared (Listener::is_shared()), and a drain leaves them to the manager as they are. The
+/// backlog, and what accepted connections inherit, are the socket unit's (Backlog=, NoDelay=, KeepAlive=;
+/// systemd.socket(5)).
 ANTEROOM_EXPORT std::vector<NamedListener> activated_listeners(const ActivationOptions& options = {});
 
 /// Whether there is somebody to notify: NOTIFY_SOCKET is set.
